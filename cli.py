@@ -1,0 +1,55 @@
+"""The command line that all scripts share: flags that mean the same everywhere, and errors of one line."""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Callable, NoReturn, Optional, Sequence
+
+
+def directory(text: str) -> str:
+    """Converts a flag's value to the path of a directory, there or not, for argparse."""
+    if not text or os.path.exists(text) and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f'expected a directory, and {text!r} is none')
+    return text
+
+
+def positive(text: str) -> int:
+    """Converts a flag's value to an int of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f'expected a whole number from 1 on, got {text!r}')
+    return int(text)
+
+
+_FLAGS = {
+    '--model-dir': dict(metavar='DIR', type=directory, default='model', help='where the checkpoints are'),
+    '--export-dir': dict(metavar='DIR', type=directory, default='saved_model', help='where the exports are'),
+    '--examples': dict(metavar='N', type=positive, default=10_000, help='how many numbers to predict'),
+    '--device': dict(choices=('auto', 'cpu', 'gpu'), default='auto', help='auto: the GPU if there is one'),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser for a script: its docstring is the description, its errors are one line."""
+
+    def __init__(self, description: Optional[str]) -> None:
+        super().__init__(description=description, allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add(self, *names: str, **changes) -> None:
+        """Adds flags that several scripts share; `changes` to their options, a default say, are this script's own."""
+        for name in names:
+            options = {**_FLAGS[name], **changes}
+            self.add_argument(name, **{**options, 'help': options['help'] + ' (default: %(default)s)'})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'{self.prog}: {message} (see python {self.prog} --help)\n')
+
+
+def run(main: Callable[[Optional[Sequence[str]]], None]) -> None:
+    """Runs a script's `main`; Ctrl-C ends it with a line instead of a traceback."""
+    try:
+        main(None)
+    except KeyboardInterrupt:
+        print(f'{os.path.basename(sys.argv[0])}: interrupted', file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,41 @@
+"""Imports TensorFlow without its noise. Import it before anything else that imports TensorFlow.
+
+Two kinds of noise bury the log lines that matter here, Estimator's own:
+
+- What TensorFlow's C++ libraries write to stderr. Set TF_CPP_MIN_LOG_LEVEL to see it: 0 shows all, also why a GPU
+  isn't used.
+- A warning for each deprecated name, Estimator's all among them. Set PYTHONWARNINGS, or run `python -W`, to see them.
+"""
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+
+if 'TF_CPP_MIN_LOG_LEVEL' in os.environ or not shutil.which('grep'):
+    import tensorflow
+else:
+    os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # 2 reports on the GPU that a machine doesn't have
+    # TensorFlow 2.21 logs a few lines while it is imported, before it obeys that variable. A process of its own
+    # filters them, so that the last words of an import that kills Python still come through.
+    stderr = os.dup(2)
+    noise = '^(WARNING: All log messages before absl::InitializeLog|I0000 )'
+    grep = subprocess.Popen(['grep', '--line-buffered', '-vE', noise], stdin=subprocess.PIPE, stdout=stderr)
+    os.dup2(grep.stdin.fileno(), 2)
+    try:
+        import tensorflow
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        grep.communicate()
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    # The second: two operations of a training step race, and the one that reads the step may come first.
+    return not any(noise in str(record.msg) for noise in ('Instructions for updating', 'global step (tf.train.get_gl'))
+
+
+if not sys.warnoptions:
+    tensorflow.get_logger().addFilter(_matters)
+    warnings.filterwarnings('ignore', message='`tf.layers')

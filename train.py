@@ -1,0 +1,72 @@
+"""Trains the model of the posts: f([x, x]) = 2x, from the 100 examples [n, n] -> [2n], n = 0..99.
+
+    python train.py
+
+leaves checkpoints in model/. Run again, it goes on from the last one, after being killed for instance.
+"""
+from __future__ import annotations
+
+import sys
+from typing import Iterator, Optional, Sequence
+
+import cli
+import model
+from tf1 import tf
+
+
+def train_generator_fn() -> Iterator[tuple[list[float], list[float]]]:
+    """Yields the 100 training examples: features [n, n], labels [2n]."""
+    for number in range(100):
+        yield [number, number], [2 * number]
+
+
+def train_input_fn(seed: int) -> tf.data.Dataset:
+    """Returns batches of features, float32 [20, 2], and labels, float32 [20, 1], without end."""
+    dataset = tf.data.Dataset.from_generator(train_generator_fn, (tf.float32, tf.float32), ((2,), (1,)))
+    # The posts take the examples in order, 200 times: whether that converges depends on the initial weights. Shuffled,
+    # it does. And it repeats for ever, so that a training that was killed still ends after `--steps`, not before.
+    return dataset.cache().shuffle(100, seed).repeat().batch(20)
+
+
+def train_device(device: str) -> tuple[str, tf.ConfigProto]:
+    """Returns the name of the device to train on and the session config for it; ends the script if it isn't there."""
+    gpus = [] if device == 'cpu' else tf.config.experimental.list_physical_devices('GPU')
+    if device == 'gpu' and not gpus:
+        sys.exit('--device gpu: TensorFlow sees no GPU. Try pip install -r requirements-gpu.txt; '
+                 'TF_CPP_MIN_LOG_LEVEL=0 python train.py says more; --device cpu does without')
+    session_config = tf.ConfigProto(device_count={'GPU': len(gpus)})
+    session_config.gpu_options.allow_growth = True  # memory as it is needed, not all there is
+    if not gpus:
+        return 'CPU', session_config
+    return tf.config.experimental.get_device_details(gpus[0]).get('device_name', gpus[0].name), session_config
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    parser = cli.Parser(__doc__)
+    parser.add('--model-dir', '--device')
+    parser.add_argument('--steps', type=cli.positive, default=1000, metavar='N',
+                        help='train until the step N, from the beginning on (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=1, metavar='N',
+                        help='of the initial weights and the order of the examples (default: %(default)s)')
+    args = parser.parse_args(argv)
+
+    tf.logging.set_verbosity(tf.logging.INFO)
+    checkpoint = model.latest_checkpoint(args.model_dir)
+    step = tf.train.load_variable(checkpoint, 'global_step') if checkpoint else 0
+    if step >= args.steps:
+        print(f'{args.model_dir} is trained already: {step:,} steps. To go on: python train.py --steps {step + 1000}. '
+              f'To train afresh: rm -r {args.model_dir}')
+        return
+    device, session_config = train_device(args.device)
+    print(f'Training on {device}, from step {step:,} to {args.steps:,}', flush=True)
+
+    estimator = model.build_estimator(args.model_dir, tf_random_seed=args.seed, save_checkpoints_steps=250,
+                                      session_config=session_config)
+    estimator.train(lambda: train_input_fn(args.seed), max_steps=args.steps)
+
+    a, b = estimator.get_variable_value('dense/kernel')[:, 0]
+    print(f'Trained: f([x, y]) = {a:.5f} x + {b:.5f} y {estimator.get_variable_value("dense/bias")[0]:+.5f}')
+
+
+if __name__ == '__main__':
+    cli.run(main)
