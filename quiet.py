@@ -29,6 +29,7 @@ else:
         os.dup2(stderr, 2)
         os.close(stderr)
         grep.communicate()
+        del os.environ['TF_CPP_MIN_LOG_LEVEL']  # read by now; a process started from here decides for itself
 
 
 def _matters(record: logging.LogRecord) -> bool:

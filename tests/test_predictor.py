@@ -1,0 +1,715 @@
+"""predictor.py: what the contract in its docstrings says, on SavedModels of many kinds, compared with Session.run."""
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from tf1 import tf  # before predictor: it prepares TensorFlow for Estimator
+
+import export
+import model
+import predictor
+import tensorflow
+
+WHATEVER = ['tuned', 'config', 'public']
+
+
+@pytest.fixture(params=WHATEVER)
+def load(request, monkeypatch):
+    """from_saved_model, in each way that a Predictor runs: frozen where it can be, as it is, on public API alone."""
+    if request.param == 'public':
+        monkeypatch.delattr(tf.Session.__base__, '_make_callable_from_options')
+    config = {'config': tf.ConfigProto()} if request.param == 'config' else {}
+    return lambda export_dir, **arguments: predictor.from_saved_model(export_dir, **{**config, **arguments})
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Saves the graph that `build` makes, which returns (inputs, outputs) or {signature: (inputs, outputs)}."""
+    def run(build, *args, tags=(('serve',),), path=None, as_text=False):
+        export_dir = str(path or tmp_path / f'export-{len(os.listdir(tmp_path))}')
+        builder = tf.saved_model.builder.SavedModelBuilder(export_dir)
+        with tf.Graph().as_default(), tf.Session() as session:
+            signatures = build(*args)
+            if isinstance(signatures, tuple):
+                signatures = {'serving_default': signatures}
+            signatures = {key: tf.saved_model.predict_signature_def(*tensors) for key, tensors in signatures.items()}
+            session.run([tf.global_variables_initializer(), tf.tables_initializer()])
+            builder.add_meta_graph_and_variables(
+                session, tags[0], signatures, main_op=tf.tables_initializer(),
+                assets_collection=tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS))
+            for more in tags[1:]:
+                builder.add_meta_graph(more, signatures)
+            builder.save(as_text)
+        return export_dir
+    return run
+
+
+def session_run(export_dir, inputs, key='serving_default'):
+    """What a plain session answers: the reference."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        signature = tf.saved_model.loader.load(session, ['serve'], export_dir).signature_def[key]
+        return session.run({key: info.name for key, info in signature.outputs.items()},
+                           {signature.inputs[key].name: value for key, value in inputs.items()})
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        assert type(ours[key]) is type(value)
+        assert np.asarray(ours[key]).dtype == np.asarray(value).dtype
+        np.testing.assert_array_equal(ours[key], value)
+
+
+def variable(name, value, use_resource=True):
+    return tf.get_variable(name, initializer=np.asarray(value, np.float32), use_resource=use_resource)
+
+
+def linear(use_resource=True):
+    """[x] -> [3x + 1], with two variables."""
+    x = tf.placeholder(tf.float32, [None, 1], 'x')
+    return {'x': x}, {'y': x * variable('w', [3], use_resource) + variable('b', [1], use_resource)}
+
+
+def double(dtype=tf.float32, shape=(None,)):
+    x = tf.placeholder(dtype, shape, 'x')
+    return {'x': x}, {'y': x + x}
+
+
+def echo(dtype, shape=(None,)):
+    x = tf.placeholder(dtype, shape)
+    return {'x': x}, {'y': tf.identity(x)}
+
+
+def mlp():
+    x = tf.placeholder(tf.float32, [None, 20])
+    layer = x
+    for i in range(3):
+        weights = np.random.RandomState(i).randn(20, 20) / 5
+        layer = tf.nn.relu(tf.matmul(layer, variable(f'w{i}', weights)) + variable(f'b{i}', weights[0]))
+    return {'x': x}, {'p': tf.nn.softmax(layer), 'class': tf.argmax(layer, 1)}
+
+
+def with_default():
+    x, factor = tf.placeholder(tf.float32, []), tf.placeholder_with_default(2., [])
+    offset = tf.placeholder_with_default([0., 0.], [2])
+    return {'x': x, 'factor': factor, 'offset': offset}, {'y': x * factor + offset}
+
+
+def two_heads():
+    x, text = tf.placeholder(tf.float32, [None]), tf.placeholder(tf.string, [None])
+    return {'serving_default': ({'x': x}, {'y': x * variable('w', 2)}), 'square': ({'x': x}, {'z': x * x}),
+            'text': ({'text': text}, {'length': tf.strings.length(text)})}
+
+
+# Values: what Session.run returns, for SavedModels of every kind.
+
+def test_the_posts_model(load, exported):
+    export_dir = predictor.latest_export(exported)
+    with load(export_dir) as predict_fn:
+        answer = predict_fn({'number': [[3]]})
+        assert_same(answer, session_run(export_dir, {'number': [[3]]}))
+        assert isinstance(answer, dict) and answer['output'].dtype == np.float32
+        assert answer['output'] == pytest.approx(np.array([[6]]), rel=1e-3)
+
+
+@pytest.mark.parametrize('use_resource', [True, False])
+def test_variables(load, save, use_resource):
+    assert load(save(linear, use_resource))({'x': [[1], [2]]})['y'].tolist() == [[4], [7]]
+
+
+def test_no_variables(load, save):
+    assert load(save(double))({'x': [1, 2]})['y'].tolist() == [2, 4]
+
+
+def test_no_inputs(load, save):
+    assert load(save(lambda: ({}, {'y': tf.constant([1, 2])})))({})['y'].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize('size', [0, 1, 2, 10, 1000])
+def test_batches(load, save, size):
+    export_dir = save(mlp)
+    predict_fn = load(export_dir)
+    for seed in range(3):
+        inputs = {'x': np.random.RandomState(seed).randn(size, 20).astype(np.float32)}
+        ours, theirs = predict_fn(inputs), session_run(export_dir, inputs)
+        np.testing.assert_allclose(ours['p'], theirs['p'], rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(ours['class'], theirs['class'])
+
+
+@pytest.mark.parametrize('convert', [
+    np.ndarray.tolist, np.asfortranarray, np.matrix, lambda x: x[::2, ::-1], lambda x: x.T[:, :3].T,
+    lambda x: np.broadcast_to(x[0], (5, 4)), lambda x: x.astype(np.float64), lambda x: x.astype(np.float16),
+    lambda x: x.astype(np.int64), lambda x: x.astype('>f4'), lambda x: list(x), lambda x: x.astype(str),
+
+    np.frombuffer(b'\0' + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)])
+def test_layouts_and_casts(load, save, convert):
+    export_dir = save(double, tf.float32, (None, 4))
+    value = convert(np.random.RandomState(0).randn(6, 4).astype(np.float32) * 9)
+    assert_same(load(export_dir)({'x': value}), session_run(export_dir, {'x': value}))
+
+
+@pytest.mark.parametrize('dtype, value', [
+    *((dtype, [0, 1, 2]) for dtype in (
+        tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16,
+        tf.uint32, tf.uint64, tf.complex64, tf.complex128, tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32)),
+    (tf.bool, [True, False, 1]), (tf.float16, [1e9]), (tf.float64, [.1, np.nan, np.inf]), (tf.complex64, [1 + 2j]),
+    (tf.int64, [2**63 - 1, -2**63]), (tf.uint64, [2**64 - 1]), (tf.int32, [1.7, -1.7]), (tf.float32, ['1.5']),
+    (tf.bfloat16, np.array([1.01, 3])), (tf.float32, [True]), (tf.string, ['é', 'a\0', b'\xff\0', '']),
+    (tf.string, np.array(['é', 'abc'])), (tf.string, np.array([b'\xff', b'abc'])),
+    (tf.string, np.array(['é', b'\xff'], object)), (tf.string, [])])
+@pytest.mark.filterwarnings('ignore:overflow')  # 1e9 as a float16 is inf
+def test_dtypes(load, save, dtype, value):
+    export_dir = save(echo, dtype)
+    answer = load(export_dir)({'x': value})
+    assert len(answer['y']) == len(value)
+    assert_same(answer, session_run(export_dir, {'x': value}))
+
+
+@pytest.mark.parametrize('dtype, value', [(tf.float32, 3), (tf.int64, np.int8(3)), (tf.bool, False), (tf.string, 'é'),
+                                          (tf.string, b'\xff'), (tf.complex64, 1j), (tf.string, np.str_('a'))])
+def test_scalars(load, save, dtype, value):
+    export_dir = save(echo, dtype, ())
+    assert_same(load(export_dir)({'x': value}), session_run(export_dir, {'x': value}))
+
+
+def test_unknown_rank(load, save):
+    export_dir = save(double, tf.float32, None)
+    predict_fn = load(export_dir)
+    for value in (1, [1], [[1, 2], [3, 4]], np.ones((1, 2, 3, 4)), 5, []):
+        assert_same(predict_fn({'x': value}), session_run(export_dir, {'x': value}))
+
+
+def test_defaults_may_be_left_out_or_none(load, save):
+    predict_fn = load(save(with_default))
+    for _ in range(2):
+        assert predict_fn({'x': 3})['y'].tolist() == [6, 6]
+        assert predict_fn({'x': 3, 'factor': None, 'offset': None})['y'].tolist() == [6, 6]
+        assert predict_fn({'x': 3, 'factor': 10})['y'].tolist() == [30, 30]
+        assert predict_fn({'x': 3, 'offset': [1, 2]})['y'].tolist() == [7, 8]
+        assert predict_fn({'offset': [1, 2], 'factor': 10, 'x': 3})['y'].tolist() == [31, 32]
+
+
+@pytest.mark.parametrize('functional', [True, False])
+def test_control_flow(load, save, functional):
+    def build():
+        x, w = tf.placeholder(tf.float32, []), variable('w', 2)
+        y = tf.cond(x > 0, lambda: x * w, lambda: x - w)
+        return {'x': x}, {'cond': y, 'while': tf.while_loop(lambda i: i < 100, lambda i: i * w, [x + 101 - x + x])}
+
+    was_functional = tf.control_flow_v2_enabled()
+    (tf.enable_control_flow_v2 if functional else tf.disable_control_flow_v2)()
+    try:
+        export_dir = save(build)
+    finally:
+        (tf.enable_control_flow_v2 if was_functional else tf.disable_control_flow_v2)()
+    predict_fn = load(export_dir)
+    assert functional != ('Switch' in {op.type for op in predict_fn.graph.get_operations()})
+    for x in (1, -1, 3, -90):
+        assert_same(predict_fn({'x': x}), session_run(export_dir, {'x': x}))
+    assert [predict_fn({'x': x})['cond'] for x in (1, -1)] == [2, -3]
+
+
+def test_a_table_with_an_asset(load, save, tmp_path):
+    (tmp_path / 'words.txt').write_text('ein\nzwölf\n')
+
+    def build():
+        words = tf.placeholder(tf.string, [None])
+        table = tf.lookup.StaticVocabularyTable(tf.lookup.TextFileInitializer(
+            str(tmp_path / 'words.txt'), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER), 1)
+        tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, tf.constant(str(tmp_path / 'words.txt')))
+        return {'words': words}, {'ids': table.lookup(words)}
+
+    export_dir = save(build)
+    predict_fn = load(export_dir)
+    assert predict_fn({'words': ['zwölf', b'ein', 'drei']})['ids'].tolist() == [1, 0, 2]
+    assert predict_fn({'words': []})['ids'].tolist() == []
+
+
+@pytest.mark.parametrize('use_resource', [True, False])
+def test_a_variable_that_calls_change_is_not_frozen(load, save, use_resource):
+    def build():
+        count = variable('count', 0, use_resource)
+        return {'x': tf.placeholder(tf.float32, [])}, {'count': tf.assign_add(count, 1)}
+
+    predict_fn = load(save(build))
+    assert [predict_fn({'x': 0})['count'] for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_variable_that_a_control_dependency_changes_is_not_frozen(load, save):
+    def build():
+        x, count = tf.placeholder(tf.float32, []), variable('count', 0)
+        with tf.control_dependencies([tf.assign_add(count, x)]):
+            return {'x': x}, {'sum': count.read_value()}
+
+    predict_fn = load(save(build))
+    assert [predict_fn({'x': x})['sum'] for x in (1, 2, 3)] == [1, 3, 6]
+
+
+def test_random_numbers_differ(load, save):
+    predict_fn = load(save(lambda: ({'n': tf.placeholder(tf.int32, [])}, {'y': tf.random.uniform([]) + 0})))
+    assert len({float(predict_fn({'n': 1})['y']) for _ in range(20)}) > 15
+
+
+@pytest.mark.parametrize('stateful', [True, False])
+def test_python_functions(load, save, stateful):
+    def build():
+        x = tf.placeholder(tf.float32, [None])
+        return {'x': x}, {'y': tf.py_func(lambda x: np.sort(x), [x], tf.float32, stateful)}
+
+    assert load(save(build))({'x': [3, 1, 2]})['y'].tolist() == [1, 2, 3]
+
+
+def test_examples_in_and_a_malformed_one(load, save):
+    def build():
+        examples = tf.placeholder(tf.string, [None])
+        return {'examples': examples}, {'x': tf.parse_example(examples, {'x': tf.FixedLenFeature([2], tf.float32)})['x']}
+
+    features = tf.train.Features(feature={'x': tf.train.Feature(float_list=tf.train.FloatList(value=[1, 2]))})
+    example = tf.train.Example(features=features).SerializeToString()
+    predict_fn = load(save(build))
+    assert predict_fn({'examples': [example] * 2})['x'].tolist() == [[1, 2]] * 2
+    with pytest.raises(tf.errors.InvalidArgumentError, match='serialized'):
+        predict_fn({'examples': [b'malformed']})
+    assert predict_fn({'examples': [example]})['x'].tolist() == [[1, 2]]
+
+
+def test_outputs_of_one_tensor(load, save):
+    def build():
+        inputs, outputs = double()
+        return inputs, {'a': outputs['y'], 'b': outputs['y']}
+
+    answer = load(save(build))({'x': [1]})
+    assert answer['a'].tolist() == answer['b'].tolist() == [2] and len(answer) == 2
+
+
+def test_an_output_that_is_fed(load, save):
+    def build():
+        x, key = tf.placeholder(tf.float32, [None]), tf.placeholder(tf.string, [None])
+        return {'x': x, 'key': key}, {'y': x + x, 'x': x, 'key': key}
+
+    export_dir = save(build)
+    inputs = {'x': [1, 2], 'key': ['a', 'é']}
+    answer = load(export_dir)(inputs)
+    assert answer['x'].dtype == np.float32 and answer['x'].tolist() == [1, 2] and answer['y'].tolist() == [2, 4]
+    assert_same(answer, session_run(export_dir, inputs))
+
+
+def test_an_input_that_is_not_used(load, save):
+    def build():
+        inputs, outputs = linear()
+        return {**inputs, 'unused': tf.placeholder(tf.float32, [])}, outputs
+
+    assert load(save(build))({'x': [[1]], 'unused': 1})['y'].tolist() == [[4]]
+
+
+def test_answers_belong_to_the_caller(load, save):
+    """Writing into an answer changes neither the model nor the input, nor does writing into an input an answer."""
+    def build():
+        x = tf.placeholder(tf.float32, [None])
+        return {'x': x}, {'x': tf.identity(x), 'constant': tf.constant([1., 1.]), 'two': variable('two', [1, 1]) * 2,
+                          'resource': variable('resource', [1, 1]), 'reference': variable('reference', [1, 1], False)}
+
+    predict_fn = load(save(build))
+    x = np.ones(2, np.float32)
+    expected = {'x': [1, 1], 'constant': [1, 1], 'two': [2, 2], 'resource': [1, 1], 'reference': [1, 1]}
+    first = predict_fn({'x': x})
+    for value in first.values():
+        value *= 9
+    assert x.tolist() == [1, 1]
+    second = predict_fn({'x': x})
+    x *= 9
+    assert {key: value.tolist() for key, value in second.items()} == expected
+
+
+@pytest.fixture(scope='module')
+def saved_by_tensorflow_2(tmp_path_factory):
+    class Module(tensorflow.Module):
+        def __init__(self):
+            self.w = tensorflow.Variable([[2.], [3.]])
+            self.table = tensorflow.lookup.StaticHashTable(
+                tensorflow.lookup.KeyValueTensorInitializer(['one', 'two'], [1, 2]), 0)
+
+        @tensorflow.function(input_signature=[tensorflow.TensorSpec([None, 2]), tensorflow.TensorSpec([], tf.string)])
+        def predict(self, x, word):
+            y = x @ self.w
+            if self.table.lookup(word) > 1:
+                y = y * 10.
+            return {'y': y, 'word': word}
+
+    export_dir, module = str(tmp_path_factory.mktemp('tensorflow-2') / '7'), Module()
+    tensorflow.saved_model.save(module, export_dir, {'serving_default': module.predict})
+    return export_dir
+
+
+def test_saved_by_tensorflow_2(load, saved_by_tensorflow_2):
+    export_dir = predictor.latest_export(os.path.dirname(saved_by_tensorflow_2))
+    assert export_dir == saved_by_tensorflow_2
+    predict_fn = load(export_dir)
+    for word, factor in ('one', 1), (b'two', 10):
+        answer = predict_fn({'x': [[1, 0], [0, 1]], 'word': word})
+        assert answer['y'].tolist() == [[2 * factor], [3 * factor]]
+        assert answer['word'] == word if isinstance(word, bytes) else word.encode()
+
+
+# Which part of a SavedModel: signatures, names, tags, graph and config.
+
+def test_signatures(load, save):
+    export_dir = save(two_heads)
+    assert load(export_dir)({'x': [3]})['y'] == [6]
+    assert load(export_dir, signature_def_key='square')({'x': [3]})['z'] == [9]
+    assert load(export_dir, signature_def_key='text')({'text': ['é', 'abc']})['length'].tolist() == [2, 3]
+    with pytest.raises(ValueError, match=r"no signature 'cube', only \['serving_default', 'square', 'text'\]"):
+        load(export_dir, signature_def_key='cube')
+
+
+def test_signature_def(load, save):
+    export_dir = save(linear)
+    tensor_info = tf.saved_model.build_tensor_info
+    with tf.Graph().as_default():
+        inputs, outputs = linear()
+        signature_def = tf.saved_model.build_signature_def({'in': tensor_info(inputs['x'])},
+                                                           {'out': tensor_info(outputs['y'])}, 'predict')
+    assert load(export_dir, signature_def=signature_def)({'in': [[2]]})['out'].tolist() == [[7]]
+
+
+def test_names(load, save):
+    predict_fn = load(save(linear), input_names={'in': 'x:0'}, output_names={'out': 'add:0', 'inner': 'mul:0'})
+    answer = predict_fn({'in': [[2]]})
+    assert {key: value.tolist() for key, value in answer.items()} == {'out': [[7]], 'inner': [[6]]}
+    predict_fn = load(save(linear), input_names={'inner': 'mul:0'}, output_names={'out': 'add:0'})
+    assert predict_fn({'inner': [[10]]})['out'].tolist() == [[11]]
+
+
+@pytest.mark.parametrize('arguments', [
+    {'signature_def_key': 'k', 'signature_def': tf.saved_model.build_signature_def()}, {'input_names': {}},
+    {'output_names': {}}, {'signature_def_key': 'k', 'input_names': {}, 'output_names': {}},
+    {'signature_def': tf.saved_model.build_signature_def(), 'input_names': {}, 'output_names': {}}])
+def test_arguments_that_exclude_each_other(save, arguments):
+    with pytest.raises(ValueError, match='input_names and output_names|at most one'):
+        predictor.from_saved_model(save(double), **arguments)
+
+
+def test_tags(load, save):
+    export_dir = save(linear, tags=[('serve',), ('serve', 'gpu'), ('train',)])
+    for tags in (None, 'serve', 'serve,gpu', 'gpu,serve', 'serve, gpu', 'train'):
+        assert load(export_dir, tags=tags)({'x': [[1]]})['y'].tolist() == [[4]]
+    for tags in ('gpu', 'serve,tpu', 'other'):
+        with pytest.raises(RuntimeError, match=r"no graph with the tags \[.*\], only with .*\['gpu', 'serve'\]"):
+            load(export_dir, tags=tags)
+
+
+def test_the_callers_graph_and_config(save):
+    graph, config = tf.Graph(), tf.ConfigProto(device_count={'CPU': 2})
+    with predictor.from_saved_model(save(linear), graph=graph, config=config) as predict_fn:
+        assert predict_fn.graph is graph and predict_fn.session.graph is graph
+        assert len([device for device in predict_fn.session.list_devices() if device.device_type == 'CPU']) == 2
+        assert predict_fn.feed_tensors == {'x': graph.get_tensor_by_name('x:0')}
+        assert predict_fn.fetch_tensors == {'y': graph.get_tensor_by_name('add:0')}
+        assert predict_fn({'x': [[1]]})['y'].tolist() == [[4]]
+        assert predict_fn.session.run(predict_fn.fetch_tensors, {'x:0': [[1]]})['y'].tolist() == [[4]]
+
+
+@pytest.mark.parametrize('elements, arguments, frozen', [
+    (1 << 20, {}, True), ((1 << 20) + 1, {}, False), (1, {'config': tf.ConfigProto()}, False),
+    (1, {'graph': tf.Graph()}, False)])
+def test_what_is_frozen(save, elements, arguments, frozen):
+    """Up to FREEZE_BYTES, and nothing of the caller's: seen by whether an assignment to the variable shows."""
+    def build():
+        w = variable('w', np.ones(elements))
+        return {'x': tf.placeholder(tf.float32, [], 'x')}, {'y': w[0] * 1, 'assign': tf.assign(w, w + 1)}
+
+    predict_fn = predictor.from_saved_model(save(build), input_names={'x': 'x:0'}, output_names={'y': 'mul:0'},
+                                            **arguments)
+    assert predict_fn({'x': 0})['y'] == 1
+    handle = predict_fn.graph.get_operation_by_name('w').outputs[0]
+    with predict_fn.graph.as_default():
+        predict_fn.session.run(tf.raw_ops.AssignVariableOp(resource=handle, value=np.full(elements, 2, np.float32)))
+    assert predict_fn({'x': 0})['y'] == (1 if frozen else 2)
+
+
+@pytest.mark.parametrize('kind', [str, os.fsencode])
+def test_a_directory_as_estimator_returns_it(load, save, kind):
+    assert load(kind(save(linear)))({'x': [[1]]})['y'].tolist() == [[4]]
+
+
+def test_a_saved_model_in_text(load, save):
+    assert load(save(linear, as_text=True))({'x': [[1]]})['y'].tolist() == [[4]]
+
+
+# from_estimator.
+
+def test_from_estimator_predicts_as_estimator(trained):
+    estimator = model.build_estimator(trained)
+    numbers = np.linspace(-9, 99, 50, dtype=np.float32)[:, None]
+    theirs = list(estimator.predict(lambda: tf.data.Dataset.from_tensors(np.tile(numbers, [1, 2]))))
+    for arguments in ({}, {'config': tf.ConfigProto()}, {'graph': tf.Graph()}):
+        with predictor.from_estimator(estimator, export.serving_input_receiver_fn, **arguments) as predict_fn:
+            assert predict_fn.graph is arguments.get('graph', predict_fn.graph)
+            np.testing.assert_allclose(predict_fn({'number': numbers})['output'], theirs, rtol=1e-6)
+            assert predict_fn({'number': [[3]]})['output'] == pytest.approx(np.array([[6]]), rel=1e-3)
+
+
+def test_from_estimator_with_heads_and_a_table(tmp_path):
+    def model_fn(features, labels, mode):
+        table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(['one', 'two'], [1., 2.]), 0.)
+        x = table.lookup(features['word']) * variable('w', 3)
+        if mode == tf.estimator.ModeKeys.PREDICT:
+            outputs = {'serving_default': {'x': x}, 'minus': {'x': -x}}
+            return tf.estimator.EstimatorSpec(mode, predictions=x, export_outputs={
+                key: tf.estimator.export.PredictOutput(output) for key, output in outputs.items()})
+        train_op = tf.assign_add(tf.train.get_global_step(), 1)
+        return tf.estimator.EstimatorSpec(mode, loss=tf.reduce_sum(x), train_op=train_op)
+
+    def serving_input_receiver_fn():
+        word = tf.placeholder(tf.string, [None])
+        return tf.estimator.export.ServingInputReceiver({'word': word}, {'word': word})
+
+    estimator = tf.estimator.Estimator(model_fn, str(tmp_path / 'model'))
+    with pytest.raises(ValueError, match='no checkpoint'):
+        predictor.from_estimator(estimator, serving_input_receiver_fn)
+    estimator.train(lambda: ({'word': tf.constant(['one'])}, tf.constant([0.])), steps=1)
+    with predictor.from_estimator(estimator, serving_input_receiver_fn) as predict_fn:
+        assert predict_fn({'word': ['one', 'two', 'three']})['x'].tolist() == [3, 6, 0]
+    with predictor.from_estimator(estimator, serving_input_receiver_fn, 'minus') as predict_fn:
+        assert predict_fn({'word': ['two']})['x'].tolist() == [-6]
+    with pytest.raises(KeyError, match=r"no export output 'plus', only \['minus', 'serving_default'\]"):
+        predictor.from_estimator(estimator, serving_input_receiver_fn, output_key='plus')
+
+
+# Wrong inputs and the life of a Predictor.
+
+@pytest.mark.parametrize('inputs, message', [
+    ({}, r"missing input 'x': expected float32 \[None, 2\]"),
+    ({'x': None}, r"missing input 'x': expected float32 \[None, 2\]"),
+    ({'x': [[1, 2]], 'z': 1}, r"unknown inputs \['z'\]: expected \['x'\]"),
+    ({'z': [[1, 2]]}, r"unknown inputs \['z'\]: expected \['x'\]"),
+    ({'x': 1}, r"input 'x': expected float32 \[None, 2\], got the shape \[\]"),
+    ({'x': [1, 2]}, r"input 'x': expected float32 \[None, 2\], got the shape \[2\]"),
+    ({'x': [[1, 2, 3]]}, r"input 'x': expected float32 \[None, 2\], got the shape \[1, 3\]"),
+    ({'x': []}, r"input 'x': expected float32 \[None, 2\], got the shape \[0\]"),
+    ({'x': [[1, 2], [3]]}, r"input 'x': expected float32 \[None, 2\], got \[\[1, 2\], \[3\]\]: .+"),
+    ({'x': [['a', 'b']]}, r"input 'x': expected float32 \[None, 2\], got \[\['a', 'b'\]\]: .+"),
+    ({'x': object()}, r"input 'x': expected float32 \[None, 2\], got <object .+"),
+    ({'x': {'y': 1}}, r"input 'x': expected float32 \[None, 2\], got {'y': 1}: .+"),
+    ({'x': [[10**400, 1]]}, r"input 'x': expected float32 \[None, 2\], got \[\[10+.*"),
+    ([[1, 2]], r"expected a dict with the keys \['x'\], got \[\[1, 2\]\]"),
+    (None, r"expected a dict with the keys \['x'\], got None"),
+    ('x', r"expected a dict with the keys \['x'\], got 'x'")])
+def test_wrong_inputs(load, save, inputs, message):
+    predict_fn = load(save(double, tf.float32, (None, 2)))
+    for _ in range(2):  # also once the shape that fits is known
+        with pytest.raises(ValueError, match=message) as error:
+            predict_fn(inputs)
+        assert len(str(error.value)) < 500
+        assert predict_fn({'x': [[1, 2]]})['y'].tolist() == [[2, 4]]
+
+
+@pytest.mark.parametrize('dtype, value', [(tf.float32, None), (tf.string, None), (tf.bool, None), (tf.string, 5),
+                                          (tf.uint8, 300), (tf.int32, 2**40), (tf.float32, 1j), (tf.float32, [1])])
+def test_wrong_scalars(load, save, dtype, value):
+    predict_fn = load(save(echo, dtype, ()))
+    assert predict_fn({'x': 'a' if dtype == tf.string else 1})['y'] == (b'a' if dtype == tf.string else 1)
+    with pytest.raises(ValueError, match=rf"input 'x': expected {dtype.name} \[\]"):
+        predict_fn({'x': value})
+
+
+@pytest.mark.parametrize('value', [[1], ['a', 1], ['a', None], [['a'], ['b', 'c']], [object()], np.array([1.5])])
+def test_wrong_strings(load, save, value):
+    predict_fn = load(save(echo, tf.string))
+    with pytest.raises(ValueError, match=r"input 'x': expected string \[None\], got"):
+        predict_fn({'x': value})
+    assert predict_fn({'x': ['a']})['y'].tolist() == [b'a']
+
+
+def test_close(load, save):
+    predict_fn = load(save(with_default))
+    predict_fn({'x': 1})
+    predict_fn.close()
+    predict_fn.close()
+    for inputs in ({'x': 1}, {'x': 1, 'factor': 2, 'offset': [1, 1]}):
+        with pytest.raises(RuntimeError, match='closed'):
+            predict_fn(inputs)
+    with pytest.raises(RuntimeError, match='[Cc]losed'):
+        predict_fn.session.run(predict_fn.fetch_tensors, {predict_fn.feed_tensors['x']: 1})
+
+
+def test_with_closes(load, save):
+    with pytest.raises(ZeroDivisionError), load(save(double)) as predict_fn:
+        assert predict_fn({'x': [1]})['y'] == [2]
+        1 / 0
+    with pytest.raises(RuntimeError, match='closed'):
+        predict_fn({'x': [1]})
+
+
+def test_several_predictors(load, save):
+    linears, doubles = [load(save(linear)) for _ in range(3)], [load(save(double)) for _ in range(3)]
+    linears[0].close()
+    for _ in range(3):
+        assert [predict_fn({'x': [[1]]})['y'].tolist() for predict_fn in linears[1:]] == [[[4]]] * 2
+        assert [predict_fn({'x': [1]})['y'].tolist() for predict_fn in doubles] == [[2]] * 3
+
+
+def in_threads(function):
+    threads = [threading.Thread(target=function, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_threads_get_their_own_answers(load, save):
+    predict_fn, right = load(save(linear)), [0] * 8
+
+    def predict(i):
+        numbers = random.Random(i)
+        for _ in range(2000):
+            x = [[numbers.randrange(1000)] for _ in range(numbers.randrange(1, 4))]
+            right[i] += predict_fn({'x': x})['y'].tolist() == [[3 * row[0] + 1] for row in x]
+
+    in_threads(predict)
+    assert right == [2000] * 8
+
+
+def test_close_while_threads_predict(load, save):
+    predict_fn, ends, running = load(save(linear)), [], threading.Barrier(9)
+
+    def predict(_):
+        running.wait()
+        try:
+            while True:
+                assert predict_fn({'x': [[1]]})['y'].tolist() == [[4]]
+        except Exception as error:
+            ends.append(error)
+
+    closer = threading.Thread(target=lambda: (running.wait(), predict_fn.close()))
+    closer.start()
+    in_threads(predict)
+    closer.join()
+    assert [type(error) for error in ends] == [RuntimeError] * 8, ends
+
+
+def test_repr(load, save):
+    assert repr(load(save(with_default))) == \
+        "<Predictor: feed {'x': float32 [], 'factor': float32 [], 'offset': float32 [2]}, fetch {'y': float32 [2]}>"
+    assert repr(load(save(echo, tf.string, None))) == \
+        "<Predictor: feed {'x': string of any shape}, fetch {'y': string of any shape}>"
+
+
+# latest_export, and exports that are damaged.
+
+def remove(path):
+    shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
+def keep(part):
+    def run(path):
+        with open(path, 'rb+') as file:
+            file.truncate(int(os.path.getsize(path) * part))
+    return run
+
+
+def flip(path):
+    with open(path, 'rb+') as file:
+        content = file.read()
+        file.seek(0)
+        file.write(bytes(byte ^ 0x55 for byte in content))
+
+
+SHARD = 'variables/variables.data-00000-of-00001'
+HALF_COPIED = [('saved_model.pb', remove), ('saved_model.pb', keep(0)), ('saved_model.pb', keep(.5)),
+               ('variables', remove), ('variables/variables.index', remove), (SHARD, remove),
+               (SHARD, lambda path: os.rename(path, path[:-1] + '2'))]
+
+
+def test_latest_export_is_the_one_with_the_highest_number(save, tmp_path):
+    for name in ('9', '10', '1700000000', 'temp-1800000000', '1900000000-copy', 'x'):
+        save(linear, path=tmp_path / 'exports' / name)
+    save(double, path=tmp_path / 'exports' / '1700000001')  # without variables
+    (tmp_path / 'exports' / '1700000002').write_text('a file')
+    (tmp_path / 'exports' / '1700000003').mkdir()
+    for name in ('1700000001', '1700000000', '10', '9'):
+        assert predictor.latest_export(str(tmp_path / 'exports')) == str(tmp_path / 'exports' / name)
+        remove(tmp_path / 'exports' / name)
+    with pytest.raises(OSError, match=f'no complete export in {tmp_path}/exports'):
+        predictor.latest_export(str(tmp_path / 'exports'))
+
+
+@pytest.mark.parametrize('name, damage', HALF_COPIED)
+def test_latest_export_leaves_out_what_is_half_copied(save, tmp_path, name, damage):
+    save(linear, path=tmp_path / 'exports' / '1')
+    export_dir = save(linear, path=tmp_path / 'exports' / '2')
+    assert predictor.latest_export(str(tmp_path / 'exports')) == export_dir
+    damage(os.path.join(export_dir, name))
+    assert predictor.latest_export(str(tmp_path / 'exports')) == str(tmp_path / 'exports' / '1')
+
+
+def test_latest_export_of_no_directory(tmp_path):
+    with pytest.raises(OSError, match='nowhere'):
+        predictor.latest_export(str(tmp_path / 'nowhere'))
+
+
+@pytest.mark.parametrize('name, damage', HALF_COPIED + [
+    ('variables/variables.index', keep(0)), ('variables/variables.index', keep(.5)), (SHARD, keep(0)),
+    (SHARD, keep(.5)), ('saved_model.pb', flip), ('variables/variables.index', flip), (SHARD, flip)])
+def test_a_damaged_export_is_one_clear_error(load, save, name, damage):
+    export_dir = save(linear)
+    damage(os.path.join(export_dir, name))
+    with pytest.raises((ValueError, OSError)) as error:
+        load(export_dir)
+    message = str(error.value)
+    assert export_dir in message and '\n' not in message and len(message) < 1000
+    assert not message.endswith(':') and 'Graph execution error' not in message  # says what is wrong
+
+
+def test_no_saved_model(load, tmp_path):
+    for path in (tmp_path, tmp_path / 'nowhere'):
+        with pytest.raises(OSError, match=str(path)):
+            load(str(path))
+
+
+def test_a_sparse_input_is_refused(load, save):
+    def build():
+        x = tf.sparse.placeholder(tf.float32, [None, 2], 'x')
+        return {'x': x}, {'y': tf.sparse.reduce_sum(x)}
+
+    with pytest.raises(ValueError, match="'x' is a sparse or composite tensor"):
+        load(save(build))
+
+
+# The module itself.
+
+def test_it_needs_tensorflow_and_numpy_alone(save, tmp_path):
+    export_dir = save(linear)
+    (tmp_path / 'alone').mkdir()
+    shutil.copy(predictor.__file__, tmp_path / 'alone')
+    code = '''import sys, predictor
+with predictor.from_saved_model(sys.argv[1]) as predict_fn:
+    print(predict_fn({'x': [[1]]})['y'].tolist(), predictor.__file__)
+print([name for name in sys.modules if name.split('.')[0] in ('tf_keras', 'tensorflow_estimator', 'tf1', 'model')])'''
+    environ = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'TF_USE_LEGACY_KERAS')}
+    process = subprocess.run([sys.executable, '-c', code, export_dir], cwd=tmp_path / 'alone', env=environ, text=True,
+                             capture_output=True, timeout=100)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == f'[[4.0]] {tmp_path}/alone/predictor.py\n[]\n'
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
+@pytest.mark.parametrize('calls', [200_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_predictions_do_not_grow_the_process(save, calls):
+    def megabytes():
+        with open('/proc/self/statm') as file:
+            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
+
+    with predictor.from_saved_model(save(linear)) as predict_fn:
+        for i in range(calls):
+            if i == 1000:
+                before = megabytes()
+            predict_fn({'x': [[i]]})['y']
+        assert megabytes() - before < 20
