@@ -1,37 +1,73 @@
-"""Exports the newest checkpoint as a SavedModel, which needs neither model.py nor Estimator any more.
+"""Exports a checkpoint as a SavedModel, which needs neither model.py nor Estimator any more.
 
     python export.py
 
-writes saved_model/<timestamp>/.
+writes the newest checkpoint to saved_model/<timestamp>/.
 """
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import Optional, Sequence
 
 import cli
 import model
+import predictor
 from tf1 import tf
 
 
 def serving_input_receiver_fn() -> tf.estimator.export.ServingInputReceiver:
-    """Returns the receiver: one placeholder `number`, float32 [None, 1], and the features made of it, [None, 2]."""
+    """Returns the posts' receiver: one placeholder `number`, float32 [None, 1], and the features [None, 2] of it."""
     number = tf.placeholder(tf.float32, [None, 1], name='number')
-    return tf.estimator.export.ServingInputReceiver(tf.tile(number, [1, 2]), {'number': number})
+    return tf.estimator.export.ServingInputReceiver(model.number_to_features(number), {'number': number})
+
+
+def raw_receiver_fn() -> tf.estimator.export.ServingInputReceiver:
+    """Returns a receiver of the features themselves: `feature`, float32 [None, 2]."""
+    feature = tf.placeholder(tf.float32, [None, 2], name='feature')
+    return tf.estimator.export.build_raw_serving_input_receiver_fn({'feature': feature})()
+
+
+def example_receiver_fn() -> tf.estimator.export.ServingInputReceiver:
+    """Returns a receiver of serialized `tf.train.Example`s with a float `number`: `examples`, string [None]."""
+    spec = {'number': tf.FixedLenFeature([1], tf.float32)}
+    receiver = tf.estimator.export.build_parsing_serving_input_receiver_fn(spec)()
+    return tf.estimator.export.ServingInputReceiver(model.number_to_features(receiver.features['number']),
+                                                    receiver.receiver_tensors)
+
+
+RECEIVERS = {'number': serving_input_receiver_fn, 'raw': raw_receiver_fn, 'example': example_receiver_fn}
+
+
+def remove_old_exports(export_dir_base: str, keep: int) -> list[str]:
+    """Removes the oldest complete exports but `keep`, nothing else, and returns their paths."""
+    removed = predictor.exports(export_dir_base)[keep:]
+    for export_dir in removed:
+        shutil.rmtree(export_dir)
+    return removed
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = cli.Parser(__doc__)
     parser.add('--model-dir', '--export-dir')
+    parser.add_argument('--receiver', choices=RECEIVERS, default='number',
+                        help='what the SavedModel takes: the number, the raw features, or a serialized '
+                             'tf.train.Example (default: %(default)s)')
+    parser.add_argument('--checkpoint', metavar='PATH', help='another than the newest: model/model.ckpt-750')
+    parser.add_argument('--keep', type=cli.positive, metavar='N', help='then remove the oldest exports but N')
     args = parser.parse_args(argv)
 
     tf.logging.set_verbosity(tf.logging.INFO)
-    estimator = model.load_estimator(args.model_dir)
-    export_dir = os.fsdecode(estimator.export_saved_model(args.export_dir, serving_input_receiver_fn))
+    estimator = model.load_estimator(args.model_dir, args.checkpoint)
+
+    export_dir = os.fsdecode(estimator.export_saved_model(args.export_dir, RECEIVERS[args.receiver],
+                                                          checkpoint_path=args.checkpoint))
 
     print(f'Exported to {export_dir}. To look at it:\n'
           f'{os.path.join(os.path.dirname(sys.executable), "saved_model_cli")} show --all --dir {export_dir}')
+    for removed in remove_old_exports(args.export_dir, args.keep) if args.keep else ():
+        print(f'Removed {removed}')
 
 
 if __name__ == '__main__':

@@ -230,10 +230,11 @@ def open_fast_predict(model_dir: str, batch: int = 1) -> Iterator[Callable]:
 
         def get_prediction(number):
             [prediction] = fast_predict.predict([[number, number]])
-            return prediction[0]
+            return model.output(prediction)
 
         def get_predictions(numbers):
-            return [prediction[0] for prediction in fast_predict.predict([[number, number] for number in numbers])]
+            predictions = fast_predict.predict([[number, number] for number in numbers])
+            return [model.output(prediction) for prediction in predictions]
 
         yield get_prediction if batch == 1 else get_predictions
 

@@ -1,4 +1,4 @@
-"""The posts' model: learns f([x, x]) = 2x with one dense layer of one output."""
+"""The posts' model: learns f([x, x]) = 2x."""
 from __future__ import annotations
 
 import os
@@ -6,6 +6,34 @@ import sys
 from typing import Any, Mapping, Optional, Union
 
 from tf1 import tf
+
+
+def number_to_features(number: tf.Tensor) -> tf.Tensor:
+    """Returns the features [n, 2] of numbers [n, 1], float32. Training and serving both call it, so they can't differ."""
+    return tf.tile(number, [1, 2])
+
+
+def build_fn(features: tf.Tensor, params: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """The network: put yours here, and all else stays as it is.
+
+    Args:
+      features: float32 [n, 2].
+      params: `hidden_units`, the size of the hidden layer; 0 for none.
+
+    Returns:
+      {'predictions': float32 [n, 1]}, and what else should be predicted and exported with them, here
+      {'hidden': float32 [n, hidden_units]}.
+    """
+    if params['hidden_units']:
+        # Positive weights, since a hidden layer that starts near zero, or with both signs, may stay there.
+        hidden = tf.layers.dense(features, params['hidden_units'],
+                                 kernel_initializer=tf.random_uniform_initializer(0, 1), name='hidden')
+        predictions = tf.layers.dense(hidden, 1, kernel_initializer=tf.random_uniform_initializer(0, 1), name='dense')
+        return {'hidden': hidden, 'predictions': predictions}
+    # One layer with the weights a and b: a·x + b·x = 2x. Its variables are dense/kernel and dense/bias, so that the
+    # posts' own checkpoints fit. The initializer was TensorFlow 1's default; today's ignores Estimator's seed.
+    return {'predictions': tf.layers.dense(features, 1, kernel_initializer=tf.glorot_uniform_initializer(),
+                                           name='dense')}
 
 
 def model_fn(features: Union[tf.Tensor, Mapping[str, tf.Tensor]], labels: Optional[tf.Tensor], mode: str,
@@ -16,19 +44,22 @@ def model_fn(features: Union[tf.Tensor, Mapping[str, tf.Tensor]], labels: Option
       features: float32 [n, 2], or a dict with it under `feature`.
       labels: float32 [n, 1]; None in PREDICT mode.
       mode: A `tf.estimator.ModeKeys`: TRAIN, EVAL or PREDICT.
-      params: Not used by this model; Estimator hands it over.
+      params: For `build_fn`.
     """
     if isinstance(features, dict):
         features = features['feature']
-
-    # One layer with the weights a and b, as good as without bias: a·x + b·x = 2x. Its variables are dense/kernel
-    # and dense/bias, so that a checkpoint of the posts' own scripts fits.
-    # The initializer is TensorFlow 1's default. Today's draws from a generator that no seed of Estimator's reaches.
-    predictions = tf.layers.dense(features, 1, kernel_initializer=tf.glorot_uniform_initializer(), name='dense')
+    outputs = build_fn(features, params)
+    predictions = outputs['predictions']
 
     if mode == tf.estimator.ModeKeys.PREDICT:
-        export_outputs = {'serving_default': tf.estimator.export.PredictOutput({'output': predictions})}
-        return tf.estimator.EstimatorSpec(mode, predictions=predictions, export_outputs=export_outputs)
+        heads = {name: tf.estimator.export.PredictOutput({name: tensor})
+                 for name, tensor in outputs.items() if name != 'predictions'}
+        return tf.estimator.EstimatorSpec(
+            mode, predictions=outputs if heads else predictions,
+            export_outputs={
+                'serving_default': tf.estimator.export.PredictOutput(outputs if heads else {'output': predictions}),
+                'regression': tf.estimator.export.RegressionOutput(predictions),
+                **heads})
 
     loss = tf.nn.l2_loss(predictions - labels)
 
@@ -39,35 +70,79 @@ def model_fn(features: Union[tf.Tensor, Mapping[str, tf.Tensor]], labels: Option
         }
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
 
-    train_op = tf.train.AdamOptimizer(learning_rate=0.5).minimize(loss, tf.train.get_global_step())
+    global_step = tf.train.get_global_step()
+    learning_rate = 0.5
+    if params['hidden_units']:
+        # Two layers don't bear 0.5, and need small steps at the end to settle.
+        learning_rate = 0.2 / params['hidden_units'] ** 0.25
+        learning_rate = tf.train.piecewise_constant(global_step, [700], [learning_rate, learning_rate / 10])
+    train_op = tf.train.AdamOptimizer(learning_rate).minimize(loss, global_step)
     return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=train_op)
 
 
-def build_estimator(model_dir: str, **config) -> tf.estimator.Estimator:
+def output(prediction: Union[Any, Mapping[str, Any]]) -> float:
+    """Returns the number in one of the predictions that an Estimator yields: f([x, x])."""
+    return (prediction['predictions'] if isinstance(prediction, dict) else prediction)[0]
+
+
+def build_estimator(model_dir: str, hidden_units: int = 0, **config) -> tf.estimator.Estimator:
     """Returns the Estimator of all scripts, its checkpoints in `model_dir`; `config` goes to its RunConfig."""
-    return tf.estimator.Estimator(model_fn, params={}, config=tf.estimator.RunConfig(model_dir, **config))
+    return tf.estimator.Estimator(model_fn, params={'hidden_units': hidden_units},
+                                  config=tf.estimator.RunConfig(model_dir, **config))
 
 
-def load_estimator(model_dir: str) -> tf.estimator.Estimator:
-    """Returns the trained Estimator in `model_dir`, or ends the script with a line on what is wrong there."""
-    checkpoint = latest_checkpoint(model_dir)
+def load_estimator(model_dir: str, checkpoint: Optional[str] = None) -> tf.estimator.Estimator:
+    """Returns the trained Estimator in `model_dir`, or ends the script with a line on what is wrong there.
+
+    Args:
+      model_dir: The directory of the checkpoints.
+      checkpoint: The path of the one that will be used. Default: the newest.
+    """
+    if checkpoint:
+        check_whole(checkpoint)
+    else:
+        checkpoint = latest_checkpoint(model_dir)
     if checkpoint is None:
         sys.exit(f'no checkpoint in {model_dir}: run python train.py --model-dir {model_dir}')
-    return build_estimator(model_dir)
+    hidden_units = checkpoint_hidden_units(checkpoint)
+    check_fits(checkpoint, hidden_units)
+    return build_estimator(model_dir, hidden_units)
 
 
 def latest_checkpoint(model_dir: str) -> Optional[str]:
     """Returns the path of the newest checkpoint, or None; ends the script with a line where it isn't whole."""
+    state = tf.train.get_checkpoint_state(model_dir)
+    if state:
+        check_whole(state.model_checkpoint_path)
+        return state.model_checkpoint_path
+    if tf.gfile.Glob(os.path.join(model_dir, '*.index')):
+        sys.exit(f'{model_dir}/checkpoint is missing or damaged: move {model_dir} away and run python train.py')
+    return None
+
+
+def check_whole(checkpoint: str) -> None:
+    """Ends the script with a line where a checkpoint isn't there or can't be read to its end."""
     try:
-        state = tf.train.get_checkpoint_state(model_dir)
-        if state is None:
-            if tf.gfile.Glob(os.path.join(model_dir, '*.index')):
-                raise ValueError('its file `checkpoint` is missing or unreadable')
-            return None
-        reader = tf.train.load_checkpoint(state.model_checkpoint_path)
+        reader = tf.train.load_checkpoint(checkpoint)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)  # compares its checksum
     except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
-        sys.exit(f'the checkpoint in {model_dir} is damaged ({str(error).splitlines()[0]:.200}): '
-                 f'move {model_dir} away and run python train.py --model-dir {model_dir}')
-    return state.model_checkpoint_path
+        sys.exit(f'the checkpoint {checkpoint} is damaged ({str(error).splitlines()[0]:.200}): '
+                 f'move {os.path.dirname(checkpoint)} away and run python train.py')
+
+
+def checkpoint_hidden_units(checkpoint: str) -> int:
+    """Returns what a checkpoint was trained with: its variables tell, so that no script must be told."""
+    return dict(tf.train.list_variables(checkpoint)).get('hidden/kernel', [0, 0])[1]
+
+
+def check_fits(checkpoint: str, hidden_units: int) -> None:
+    """Ends the script with a line where a checkpoint is of another network than `build_fn` builds."""
+    with tf.Graph().as_default():
+        build_fn(tf.placeholder(tf.float32, [None, 2]), {'hidden_units': hidden_units})
+        expected = {variable.op.name: variable.shape.as_list() for variable in tf.global_variables()}
+    found = dict(tf.train.list_variables(checkpoint))
+    misfits = {name: found.get(name) for name, shape in expected.items() if found.get(name) != shape}
+    if misfits:
+        sys.exit(f'the checkpoint {checkpoint} is of another network: it has {misfits}, and '
+                 f'{dict((name, expected[name]) for name in misfits)} is expected: choose another --model-dir')

@@ -18,7 +18,7 @@ from tf1 import tf
 
 def example_input_fn(number: float) -> tf.data.Dataset:
     """Returns a dataset of one batch with one example: features [[number, number]], float32 [1, 2]."""
-    return tf.data.Dataset.from_tensors([[float(number), float(number)]])
+    return tf.data.Dataset.from_tensors([[float(number)]]).map(model.number_to_features)
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def open_estimator(model_dir: str) -> Iterator[Callable[[float], float]]:
 
     def get_prediction(number):
         [prediction] = estimator.predict(lambda: example_input_fn(number))
-        return prediction[0]
+        return model.output(prediction)
 
     yield get_prediction
 

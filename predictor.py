@@ -287,28 +287,39 @@ def from_estimator(estimator: Any, serving_input_receiver_fn: Callable, output_k
 def latest_export(export_dir_base: str) -> str:
     """Returns the path of the newest complete export below a directory.
 
+    Raises:
+      OSError: There is none, or no such directory.
+    """
+    export_dirs = exports(export_dir_base)
+    if not export_dirs:
+        raise FileNotFoundError(f'no complete export in {export_dir_base}')
+    return export_dirs[0]
+
+
+def exports(export_dir_base: str) -> list[str]:
+    """Returns the paths of the complete exports below a directory, the newest first.
+
     An export is a subdirectory with a number, its timestamp, for a name. It is complete when its `saved_model.pb` can
     be read and all files of its variables are there: what is still being copied doesn't count.
 
     Raises:
-      OSError: There is none, or no such directory.
+      OSError: No such directory.
     """
-    for timestamp in sorted(filter(str.isdecimal, os.listdir(export_dir_base)), key=int, reverse=True):
-        export_dir = os.path.join(export_dir_base, timestamp)
-        try:
-            if _is_complete(export_dir):
-                return export_dir
-        except (OSError, ValueError):
-            continue  # not a SavedModel
-    raise FileNotFoundError(f'no complete export in {export_dir_base}')
+    timestamps = sorted((name for name in os.listdir(export_dir_base) if name.isdecimal()), key=int, reverse=True)
+    return [export_dir for export_dir in (os.path.join(export_dir_base, timestamp) for timestamp in timestamps)
+            if _is_complete(export_dir)]
 
 
 def _is_complete(export_dir):
-    if not any(meta_graph.HasField('saver_def') for meta_graph in _read_saved_model(export_dir).meta_graphs):
-        return True  # a model without variables
-    files = os.listdir(os.path.join(export_dir, 'variables'))
+    try:
+        saved_model = _read_saved_model(export_dir)
+        if not any(meta_graph.HasField('saver_def') for meta_graph in saved_model.meta_graphs):
+            return True  # a model without variables
+        files = os.listdir(os.path.join(export_dir, 'variables'))
+    except (OSError, ValueError):
+        return False  # not a SavedModel
     shards = [name for name in files if name.startswith('variables.data-')]
-    return 'variables.index' in files and shards and len(shards) == int(shards[0].rpartition('-')[2])
+    return 'variables.index' in files and bool(shards) and len(shards) == int(shards[0].rpartition('-')[2])
 
 
 def _read_saved_model(export_dir):
@@ -355,7 +366,7 @@ def _is_freezable(feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> b
             if not shape.is_fully_defined() or dtype.name in ('string', 'resource', 'variant'):
                 return False
             variable_bytes += shape.num_elements() * dtype.size
-        elif op.type != 'ReadVariableOp' and (op.op_def is None or op.op_def.is_stateful):
+        elif op.type not in ('ReadVariableOp', 'ResourceGather') and (op.op_def is None or op.op_def.is_stateful):
             return False
         elif any(tensor.dtype != tensor.dtype.base_dtype for tensor in op.outputs):
             return False  # a reference to a variable passed on: something assigns to it

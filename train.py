@@ -6,26 +6,37 @@ leaves checkpoints in model/. Run again, it goes on from the last one, after bei
 """
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from typing import Iterator, Optional, Sequence
 
 import cli
+import export
 import model
+import predictor
 from tf1 import tf
 
 
 def train_generator_fn() -> Iterator[tuple[list[float], list[float]]]:
-    """Yields the 100 training examples: features [n, n], labels [2n]."""
+    """Yields the 100 training examples: number [n], labels [2n]."""
     for number in range(100):
-        yield [number, number], [2 * number]
+        yield [number], [2 * number]
 
 
 def train_input_fn(seed: int) -> tf.data.Dataset:
     """Returns batches of features, float32 [20, 2], and labels, float32 [20, 1], without end."""
-    dataset = tf.data.Dataset.from_generator(train_generator_fn, (tf.float32, tf.float32), ((2,), (1,)))
+    dataset = tf.data.Dataset.from_generator(train_generator_fn, (tf.float32, tf.float32), ((1,), (1,)))
     # The posts take the examples in order, 200 times: whether that converges depends on the initial weights. Shuffled,
     # it does. And it repeats for ever, so that a training that was killed still ends after `--steps`, not before.
-    return dataset.cache().shuffle(100, seed).repeat().batch(20)
+    dataset = dataset.cache().shuffle(100, seed).repeat().batch(20)
+    return dataset.map(lambda number, labels: (model.number_to_features(number), labels))
+
+
+def eval_input_fn() -> tf.data.Dataset:
+    """Returns one batch of the numbers 100..199, which aren't trained on: features [100, 2], labels [100, 1]."""
+    number = tf.reshape(tf.range(100., 200.), [100, 1])
+    return tf.data.Dataset.from_tensors((model.number_to_features(number), 2 * number))
 
 
 def train_device(device: str) -> tuple[str, tf.ConfigProto]:
@@ -41,6 +52,27 @@ def train_device(device: str) -> tuple[str, tf.ConfigProto]:
     return tf.config.experimental.get_device_details(gpus[0]).get('device_name', gpus[0].name), session_config
 
 
+def train_best(estimator: tf.estimator.Estimator, seed: int, steps: int, best_dir: str) -> str:
+    """Trains and evaluates in turn, until the loss on held-out numbers no longer falls, and exports the best model.
+
+    Returns:
+      The path of the export, below `best_dir`.
+    """
+    stop = tf.estimator.experimental.stop_if_no_decrease_hook(
+        estimator, 'loss', max_steps_without_decrease=200, run_every_secs=None, run_every_steps=50)
+    exporter = tf.estimator.BestExporter('best', export.RECEIVERS['number'], exports_to_keep=1)
+    tf.estimator.train_and_evaluate(
+        estimator,
+        tf.estimator.TrainSpec(lambda: train_input_fn(seed), max_steps=steps, hooks=[stop]),
+        tf.estimator.EvalSpec(eval_input_fn, steps=None, exporters=exporter, throttle_secs=0))
+
+    exported = predictor.latest_export(os.path.join(estimator.model_dir, 'export', 'best'))
+    timestamp = os.path.basename(exported)
+    shutil.copytree(exported, os.path.join(best_dir, f'temp-{timestamp}'))
+    os.rename(os.path.join(best_dir, f'temp-{timestamp}'), os.path.join(best_dir, timestamp))
+    return os.path.join(best_dir, timestamp)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = cli.Parser(__doc__)
     parser.add('--model-dir', '--device')
@@ -48,11 +80,19 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                         help='train until the step N, from the beginning on (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=1, metavar='N',
                         help='of the initial weights and the order of the examples (default: %(default)s)')
+    parser.add_argument('--hidden-units', type=cli.positive, metavar='N',
+                        help='put a hidden layer of N units in (default: none, or what model/ was trained with)')
+    parser.add_argument('--best', type=cli.directory, nargs='?', const='best', metavar='DIR',
+                        help='evaluate on numbers held out, stop early, and export the best model to DIR (best)')
     args = parser.parse_args(argv)
 
     tf.logging.set_verbosity(tf.logging.INFO)
     checkpoint = model.latest_checkpoint(args.model_dir)
-    step = tf.train.load_variable(checkpoint, 'global_step') if checkpoint else 0
+    step, hidden_units = 0, args.hidden_units or 0
+    if checkpoint:
+        step = tf.train.load_variable(checkpoint, 'global_step')
+        hidden_units = args.hidden_units or model.checkpoint_hidden_units(checkpoint)
+        model.check_fits(checkpoint, hidden_units)
     if step >= args.steps:
         print(f'{args.model_dir} is trained already: {step:,} steps. To go on: python train.py --steps {step + 1000}. '
               f'To train afresh: rm -r {args.model_dir}')
@@ -60,12 +100,16 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     device, session_config = train_device(args.device)
     print(f'Training on {device}, from step {step:,} to {args.steps:,}', flush=True)
 
-    estimator = model.build_estimator(args.model_dir, tf_random_seed=args.seed, save_checkpoints_steps=250,
-                                      session_config=session_config)
-    estimator.train(lambda: train_input_fn(args.seed), max_steps=args.steps)
+    estimator = model.build_estimator(args.model_dir, hidden_units, tf_random_seed=args.seed,
+                                      save_checkpoints_steps=50 if args.best else 250, session_config=session_config)
+    if args.best:
+        print(f'Exported the best model to {train_best(estimator, args.seed, args.steps, args.best)}')
+    else:
+        estimator.train(lambda: train_input_fn(args.seed), max_steps=args.steps)
 
-    a, b = estimator.get_variable_value('dense/kernel')[:, 0]
-    print(f'Trained: f([x, y]) = {a:.5f} x + {b:.5f} y {estimator.get_variable_value("dense/bias")[0]:+.5f}')
+    if not hidden_units:
+        a, b = estimator.get_variable_value('dense/kernel')[:, 0]
+        print(f'Trained: f([x, y]) = {a:.5f} x {b:+.5f} y {estimator.get_variable_value("dense/bias")[0]:+.5f}')
 
 
 if __name__ == '__main__':
