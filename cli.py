@@ -21,6 +21,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def picture(text: str) -> str:
+    """Converts a flag's value to the path of a picture to write, for argparse."""
+    if not text.endswith(('.svg', '.png')):
+        raise argparse.ArgumentTypeError(f'expected a file that ends in .svg or .png, got {text!r}')
+    return text
+
+
 _FLAGS = {
     '--model-dir': dict(metavar='DIR', type=directory, default='model', help='where the checkpoints are'),
     '--export-dir': dict(metavar='DIR', type=directory, default='saved_model', help='where the exports are'),

@@ -223,20 +223,16 @@ def _is_wanted(record):
 
 
 @contextlib.contextmanager
-def open_fast_predict(model_dir: str, batch: int = 1) -> Iterator[Callable]:
-    """Gives `get_prediction` for one number or, where batch is over 1, `get_predictions` for a list of numbers."""
+def open_fast_predict(model_dir: str) -> Iterator[Callable[[Sequence[float]], list[float]]]:
+    """Gives `get_predictions`, which asks a FastPredict."""
     import model
     with FastPredict(model.load_estimator(model_dir), tf.TensorSpec([None, 2], tf.float32)) as fast_predict:
-
-        def get_prediction(number):
-            [prediction] = fast_predict.predict([[number, number]])
-            return model.output(prediction)
 
         def get_predictions(numbers):
             predictions = fast_predict.predict([[number, number] for number in numbers])
             return [model.output(prediction) for prediction in predictions]
 
-        yield get_prediction if batch == 1 else get_predictions
+        yield get_predictions
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -250,7 +246,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     tf.logging.set_verbosity(tf.logging.INFO)
     for batch in (1, args.batch):
-        timing = latency.measure(open_fast_predict(args.model_dir, batch), args.examples, batch)
+        timing = latency.measure(open_fast_predict(args.model_dir), args.examples, batch)
         print(f'Average time in fast_predict.py: {timing}')
 
 

@@ -2,14 +2,9 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, ContextManager, Iterator, NamedTuple, Sequence
+from typing import Callable, ContextManager, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
-
-
-UNCHECKED = object()
-"""What a `get_prediction` returns whose answer isn't meant to be 2x."""
-
 
 class WrongAnswer(SystemExit):
     """A prediction that isn't 2x. Ends a script with a line and status 1, unless it is caught."""
@@ -42,39 +37,71 @@ def my_service(examples: int) -> Iterator[int]:
     yield from range(100, 100 + examples)
 
 
-def measure(opened: ContextManager[Callable], examples: int, batch: int = 1) -> Timing:
-    """Times a way to predict, and checks each of its answers against 2x.
+class Stopwatch:
+    """Times one way to predict, and checks each of its answers against 2x.
 
-    Args:
-      opened: A context manager; to enter it is to load the model. Gives `get_prediction`: a function of one number
-        that returns its prediction or, where `batch` is over 1, of a list of numbers that returns a list.
-      examples: How many numbers to ask for, at least; the first call not counted.
-      batch: How many numbers to ask for in a call.
-
-    Raises:
-      WrongAnswer: A prediction is more than 0.1% off.
+    To enter it is to load the model and to make the first call, which are timed apart.
     """
-    tic = time.perf_counter()
-    with opened as get_prediction:
-        load = time.perf_counter() - tic
-        times = []
-        calls = 1 + -(-examples // batch)  # the first, which is timed apart, and as many as the examples need
-        numbers = list(my_service(calls * batch))
+
+    def __init__(self, opened: ContextManager[Callable], batch: int = 1) -> None:
+        """Takes a way to predict.
+
+        Args:
+          opened: A context manager; to enter it is to load the model. It gives `get_predictions`, a function from a list
+            of numbers to their predictions.
+          batch: How many numbers to ask for in a call.
+        """
+        self._opened, self._batch, self._times = opened, batch, []
+
+    def __enter__(self) -> Stopwatch:
+        tic = time.perf_counter()
+        self._get_predictions = self._opened.__enter__()
+        self._load = time.perf_counter() - tic
+        self.ask(self._batch)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._opened.__exit__(*exc_info)
+
+    def ask(self, examples: int) -> None:
+        """Asks for `examples` numbers, rounded up to whole calls.
+
+        Raises:
+          WrongAnswer: A prediction is more than 0.1% off.
+        """
+        get_predictions, batch = self._get_predictions, self._batch
+        numbers = list(my_service(-(-examples // batch) * batch))
         for start in range(0, len(numbers), batch):
             asked = numbers[start:start + batch]
             tic = time.perf_counter()
-            predictions = get_prediction(asked) if batch > 1 else [get_prediction(asked[0])]
-            times.append(time.perf_counter() - tic)
+            predictions = get_predictions(asked)
+            self._times.append(time.perf_counter() - tic)
             check(asked, predictions)
-    return Timing(load, times[0], np.array(times[1:]) / batch, batch)
+
+    @property
+    def timing(self) -> Timing:
+        """The times until now."""
+        return Timing(self._load, self._times[0], np.array(self._times[1:]) / self._batch, self._batch)
 
 
-def check(numbers: Sequence[int], predictions: Sequence[float]) -> None:
-    """Raises WrongAnswer where a prediction isn't 2x within 0.1%, or there are more or fewer of them than numbers."""
+def measure(opened: ContextManager[Callable], examples: int, batch: int = 1) -> Timing:
+    """Times a way to predict over `examples` numbers; see Stopwatch."""
+    with Stopwatch(opened, batch) as stopwatch:
+        stopwatch.ask(examples)
+        return stopwatch.timing
+
+
+def check(numbers: Sequence[int], predictions: Optional[Sequence[float]]) -> None:
+    """Raises WrongAnswer where a prediction isn't 2x within 0.1%, or there are more or fewer of them than numbers.
+
+    Predictions that are None aren't meant to be 2x, and pass.
+    """
+    if predictions is None:
+        return
     if len(predictions) != len(numbers):
         raise WrongAnswer(f'{len(predictions)} predictions for {len(numbers)} numbers')
     for number, prediction in zip(numbers, predictions):
-        if prediction is not UNCHECKED and not abs(prediction - 2 * number) <= 1e-3 * max(number, 1):
+        if not abs(prediction - 2 * number) <= 1e-3 * max(number, 1):
             raise WrongAnswer(f'f({number}) = {prediction}, expected {2 * number}')
 
 

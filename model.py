@@ -146,3 +146,16 @@ def check_fits(checkpoint: str, hidden_units: int) -> None:
     if misfits:
         sys.exit(f'the checkpoint {checkpoint} is of another network: it has {misfits}, and '
                  f'{dict((name, expected[name]) for name in misfits)} is expected: choose another --model-dir')
+
+
+def device_config(device: str) -> tuple[str, tf.ConfigProto]:
+    """Returns the name of the device to run on and the session config for it; ends the script if it isn't there."""
+    gpus = [] if device == 'cpu' else tf.config.experimental.list_physical_devices('GPU')
+    if device == 'gpu' and not gpus:
+        sys.exit('--device gpu: TensorFlow sees no GPU. Try pip install -r requirements-gpu.txt; '
+                 'TF_CPP_MIN_LOG_LEVEL=0 python train.py says more; --device cpu does without')
+    session_config = tf.ConfigProto(device_count={'GPU': len(gpus)})
+    session_config.gpu_options.allow_growth = True  # memory as it is needed, not all there is
+    if not gpus:
+        return 'CPU', session_config
+    return tf.config.experimental.get_device_details(gpus[0]).get('device_name', gpus[0].name), session_config

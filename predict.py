@@ -16,21 +16,20 @@ import model
 from tf1 import tf
 
 
-def example_input_fn(number: float) -> tf.data.Dataset:
-    """Returns a dataset of one batch with one example: features [[number, number]], float32 [1, 2]."""
-    return tf.data.Dataset.from_tensors([[float(number)]]).map(model.number_to_features)
+def example_input_fn(numbers: Sequence[float]) -> tf.data.Dataset:
+    """Returns a dataset of one batch, with an example for each number: features float32 [n, 2]."""
+    return tf.data.Dataset.from_tensors([[float(number)] for number in numbers]).map(model.number_to_features)
 
 
 @contextlib.contextmanager
-def open_estimator(model_dir: str) -> Iterator[Callable[[float], float]]:
-    """Gives `get_prediction`, which asks the Estimator."""
+def open_estimator(model_dir: str) -> Iterator[Callable[[Sequence[float]], list[float]]]:
+    """Gives `get_predictions`, which asks the Estimator."""
     estimator = model.load_estimator(model_dir)
 
-    def get_prediction(number):
-        [prediction] = estimator.predict(lambda: example_input_fn(number))
-        return model.output(prediction)
+    def get_predictions(numbers):
+        return [model.output(prediction) for prediction in estimator.predict(lambda: example_input_fn(numbers))]
 
-    yield get_prediction
+    yield get_predictions
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

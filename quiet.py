@@ -1,4 +1,6 @@
-"""Imports TensorFlow without its noise. Import it before anything else that imports TensorFlow.
+"""Imports TensorFlow without its noise, and so that it takes GPU memory as it needs it, not all there is.
+
+Import it before anything else that imports TensorFlow.
 
 Two kinds of noise bury the log lines that matter here, Estimator's own:
 
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import warnings
 
+os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
 if 'TF_CPP_MIN_LOG_LEVEL' in os.environ or not shutil.which('grep'):
     import tensorflow
 else:

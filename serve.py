@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence
 
 import quiet  # noqa: F401  before TensorFlow
 
@@ -18,8 +18,8 @@ import predictor
 
 
 @contextlib.contextmanager
-def open_saved_model(export_dir: str, signature: Optional[str] = None) -> Iterator[Callable[[float], Any]]:
-    """Gives `get_prediction`, which asks the newest export: with the posts' `predict_fn({'number': [[nb]]})['output']`.
+def open_saved_model(export_dir: str, signature: Optional[str] = None) -> Iterator[Callable]:
+    """Gives `get_predictions`, which asks the newest export: in the posts, `predict_fn({'number': [[nb]]})['output']`.
 
     For the other exports that export.py makes, the signature tells what to feed and what to fetch.
     """
@@ -28,32 +28,31 @@ def open_saved_model(export_dir: str, signature: Optional[str] = None) -> Iterat
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'{error}: run python export.py --export-dir {export_dir}')
     [(key, tensor)] = predict_fn.feed_tensors.items()
-    to_input = to_example if tensor.dtype == tf.string else to_features if tensor.shape[-1] == 2 else to_number
-    output = {'output', 'predictions', 'outputs'} & predict_fn.fetch_tensors.keys()
-    output = output.pop() if output else None
+    to_input = to_examples if tensor.dtype == tf.string else to_features if tensor.shape[-1] == 2 else to_number
+    output = next((name for name in ('output', 'predictions', 'outputs') if name in predict_fn.fetch_tensors), None)
 
-    def get_prediction(nb):
-        outputs = predict_fn({key: to_input(nb)})
-        return outputs[output][0, 0] if output else latency.UNCHECKED  # the head of a hidden layer isn't 2x
+    def get_predictions(numbers):
+        outputs = predict_fn({key: to_input(numbers)})
+        return outputs[output][:, 0] if output else None  # the head `hidden` is a layer, and not 2x
 
     with predict_fn:
-        yield get_prediction
+        yield get_predictions
 
 
-def to_number(nb: float) -> list[list[float]]:
-    """Returns what an export with the receiver `number` takes, [1, 1]."""
-    return [[nb]]
+def to_number(numbers: Sequence[float]) -> list[list[float]]:
+    """Returns what an export with the receiver `number` takes: [n, 1]."""
+    return [[nb] for nb in numbers]
 
 
-def to_features(nb: float) -> list[list[float]]:
-    """Returns what an export with the receiver `raw` takes, [1, 2]."""
-    return [[nb, nb]]
+def to_features(numbers: Sequence[float]) -> list[list[float]]:
+    """Returns what an export with the receiver `raw` takes: [n, 2]."""
+    return [[nb, nb] for nb in numbers]
 
 
-def to_example(nb: float) -> list[bytes]:
-    """Returns what an export with the receiver `example` takes, [1]."""
-    number = tf.train.Feature(float_list=tf.train.FloatList(value=[nb]))
-    return [tf.train.Example(features=tf.train.Features(feature={'number': number})).SerializeToString()]
+def to_examples(numbers: Sequence[float]) -> list[bytes]:
+    """Returns what an export with the receiver `example` takes: [n]."""
+    return [tf.train.Example(features=tf.train.Features(feature={
+        'number': tf.train.Feature(float_list=tf.train.FloatList(value=[nb]))})).SerializeToString() for nb in numbers]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

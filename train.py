@@ -39,19 +39,6 @@ def eval_input_fn() -> tf.data.Dataset:
     return tf.data.Dataset.from_tensors((model.number_to_features(number), 2 * number))
 
 
-def train_device(device: str) -> tuple[str, tf.ConfigProto]:
-    """Returns the name of the device to train on and the session config for it; ends the script if it isn't there."""
-    gpus = [] if device == 'cpu' else tf.config.experimental.list_physical_devices('GPU')
-    if device == 'gpu' and not gpus:
-        sys.exit('--device gpu: TensorFlow sees no GPU. Try pip install -r requirements-gpu.txt; '
-                 'TF_CPP_MIN_LOG_LEVEL=0 python train.py says more; --device cpu does without')
-    session_config = tf.ConfigProto(device_count={'GPU': len(gpus)})
-    session_config.gpu_options.allow_growth = True  # memory as it is needed, not all there is
-    if not gpus:
-        return 'CPU', session_config
-    return tf.config.experimental.get_device_details(gpus[0]).get('device_name', gpus[0].name), session_config
-
-
 def train_best(estimator: tf.estimator.Estimator, seed: int, steps: int, best_dir: str) -> str:
     """Trains and evaluates in turn, until the loss on held-out numbers no longer falls, and exports the best model.
 
@@ -97,7 +84,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         print(f'{args.model_dir} is trained already: {step:,} steps. To go on: python train.py --steps {step + 1000}. '
               f'To train afresh: rm -r {args.model_dir}')
         return
-    device, session_config = train_device(args.device)
+    device, session_config = model.device_config(args.device)
     print(f'Training on {device}, from step {step:,} to {args.steps:,}', flush=True)
 
     estimator = model.build_estimator(args.model_dir, hidden_units, tf_random_seed=args.seed,

@@ -232,10 +232,10 @@ def test_a_table_with_an_asset(load, save, tmp_path):
         table = tf.lookup.StaticVocabularyTable(tf.lookup.TextFileInitializer(
             str(tmp_path / 'words.txt'), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64,
             tf.lookup.TextFileIndex.LINE_NUMBER), 1)
-        tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, tf.constant(str(tmp_path / 'words.txt')))
         return {'words': words}, {'ids': table.lookup(words)}
 
     export_dir = save(build)
+    (tmp_path / 'words.txt').unlink()  # the SavedModel has a copy
     predict_fn = load(export_dir)
     assert predict_fn({'words': ['zwölf', b'ein', 'drei']})['ids'].tolist() == [1, 0, 2]
     assert predict_fn({'words': []})['ids'].tolist() == []
@@ -249,6 +249,17 @@ def test_a_variable_that_calls_change_is_not_frozen(load, save, use_resource):
 
     predict_fn = load(save(build))
     assert [predict_fn({'x': 0})['count'] for _ in range(3)] == [1, 2, 3]
+
+
+def test_an_embedding(load, save):
+    def build():
+        ids = tf.placeholder(tf.int32, [None])
+        return {'ids': ids}, {'rows': tf.nn.embedding_lookup(variable('table', [[1, 2], [3, 4]]), ids)}
+
+    predict_fn = load(save(build))
+    assert predict_fn({'ids': [1, 0, 1]})['rows'].tolist() == [[3, 4], [1, 2], [3, 4]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match='2 is not in'):
+        predict_fn({'ids': [2]})
 
 
 def test_a_variable_that_a_control_dependency_changes_is_not_frozen(load, save):
@@ -278,7 +289,7 @@ def test_python_functions(load, save, stateful):
 def test_examples_in_and_a_malformed_one(load, save):
     def build():
         examples = tf.placeholder(tf.string, [None])
-        return {'examples': examples}, {'x': tf.parse_example(examples, {'x': tf.FixedLenFeature([2], tf.float32)})['x']}
+        return {'examples': examples}, tf.parse_example(examples, {'x': tf.FixedLenFeature([2], tf.float32)})
 
     features = tf.train.Features(feature={'x': tf.train.Feature(float_list=tf.train.FloatList(value=[1, 2]))})
     example = tf.train.Example(features=features).SerializeToString()
@@ -404,13 +415,13 @@ def test_arguments_that_exclude_each_other(save, arguments):
         predictor.from_saved_model(save(double), **arguments)
 
 
-def test_tags(load, save):
+def test_tags(save):
     export_dir = save(linear, tags=[('serve',), ('serve', 'gpu'), ('train',)])
     for tags in (None, 'serve', 'serve,gpu', 'gpu,serve', 'serve, gpu', 'train'):
-        assert load(export_dir, tags=tags)({'x': [[1]]})['y'].tolist() == [[4]]
+        assert predictor.from_saved_model(export_dir, tags=tags)({'x': [[1]]})['y'].tolist() == [[4]]
     for tags in ('gpu', 'serve,tpu', 'other'):
         with pytest.raises(RuntimeError, match=r"no graph with the tags \[.*\], only with .*\['gpu', 'serve'\]"):
-            load(export_dir, tags=tags)
+            predictor.from_saved_model(export_dir, tags=tags)
 
 
 def test_the_callers_graph_and_config(save):
@@ -442,12 +453,12 @@ def test_what_is_frozen(save, elements, arguments, frozen):
 
 
 @pytest.mark.parametrize('kind', [str, os.fsencode])
-def test_a_directory_as_estimator_returns_it(load, save, kind):
-    assert load(kind(save(linear)))({'x': [[1]]})['y'].tolist() == [[4]]
+def test_a_directory_as_estimator_returns_it(save, kind):
+    assert predictor.from_saved_model(kind(save(linear)))({'x': [[1]]})['y'].tolist() == [[4]]
 
 
-def test_a_saved_model_in_text(load, save):
-    assert load(save(linear, as_text=True))({'x': [[1]]})['y'].tolist() == [[4]]
+def test_a_saved_model_in_text(save):
+    assert predictor.from_saved_model(save(linear, as_text=True))({'x': [[1]]})['y'].tolist() == [[4]]
 
 
 # from_estimator.
@@ -602,11 +613,12 @@ def test_close_while_threads_predict(load, save):
     assert len(ends) == 8 and all(isinstance(error, (RuntimeError, tf.errors.CancelledError)) for error in ends), ends
 
 
-def test_repr(load, save):
-    assert repr(load(save(linear))) == "<Predictor: feed {'x': float32 [None, 1]}, fetch {'y': float32 [None, 1]}>"
+def test_repr(save):
+    assert repr(predictor.from_saved_model(save(linear))) == \
+        "<Predictor: feed {'x': float32 [None, 1]}, fetch {'y': float32 [None, 1]}>"
     for part in "'x': float32 []", "'factor': float32 []", "'offset': float32 [2]", "fetch {'y': float32 [2]}":
-        assert part in repr(load(save(with_default)))
-    assert repr(load(save(echo, tf.string, None))) == \
+        assert part in repr(predictor.from_saved_model(save(with_default)))
+    assert repr(predictor.from_saved_model(save(echo, tf.string, None))) == \
         "<Predictor: feed {'x': string of any shape}, fetch {'y': string of any shape}>"
 
 
@@ -633,7 +645,7 @@ def flip(path):
 SHARD = 'variables/variables.data-00000-of-00001'
 HALF_COPIED = [('saved_model.pb', remove), ('saved_model.pb', keep(0)), ('saved_model.pb', keep(.5)),
                ('variables', remove), ('variables/variables.index', remove), (SHARD, remove),
-               (SHARD, lambda path: os.rename(path, path[:-1] + '2'))]
+               (SHARD, lambda path: os.rename(path, path[:-1] + '2')), (SHARD, lambda path: os.rename(path, path + '.part'))]
 
 
 def test_latest_export_is_the_one_with_the_highest_number(save, tmp_path):
@@ -642,7 +654,9 @@ def test_latest_export_is_the_one_with_the_highest_number(save, tmp_path):
     save(double, path=tmp_path / 'exports' / '1700000001')  # without variables
     (tmp_path / 'exports' / '1700000002').write_text('a file')
     (tmp_path / 'exports' / '1700000003').mkdir()
-    for name in ('1700000001', '1700000000', '10', '9'):
+    names = ['1700000001', '1700000000', '10', '9']
+    assert predictor.exports(str(tmp_path / 'exports')) == [str(tmp_path / 'exports' / name) for name in names]
+    for name in names:
         assert predictor.latest_export(str(tmp_path / 'exports')) == str(tmp_path / 'exports' / name)
         remove(tmp_path / 'exports' / name)
     with pytest.raises(OSError, match=f'no complete export in {tmp_path}/exports'):
@@ -666,36 +680,36 @@ def test_latest_export_of_no_directory(tmp_path):
 @pytest.mark.parametrize('name, damage', HALF_COPIED + [
     ('variables/variables.index', keep(0)), ('variables/variables.index', keep(.5)), (SHARD, keep(0)),
     (SHARD, keep(.5)), ('saved_model.pb', flip), ('variables/variables.index', flip), (SHARD, flip)])
-def test_a_damaged_export_is_one_clear_error(load, save, name, damage):
+def test_a_damaged_export_is_one_clear_error(save, name, damage):
     export_dir = save(linear)
     damage(os.path.join(export_dir, name))
     with pytest.raises((ValueError, OSError)) as error:
-        load(export_dir)
+        predictor.from_saved_model(export_dir)
     message = str(error.value)
     assert export_dir in message and '\n' not in message and len(message) < 1000
     assert not message.endswith(':') and 'Graph execution error' not in message  # says what is wrong
 
 
-def test_no_saved_model(load, tmp_path):
+def test_no_saved_model(tmp_path):
     for path in (tmp_path, tmp_path / 'nowhere'):
         with pytest.raises(OSError, match=str(path)):
-            load(str(path))
+            predictor.from_saved_model(str(path))
 
 
-def test_a_sparse_input_is_refused(load, save):
+def test_a_sparse_input_is_refused(save):
     def build():
         x = tf.sparse.placeholder(tf.float32, [None, 2], 'x')
         return {'x': x}, {'y': tf.sparse.reduce_sum(x)}
 
     with pytest.raises(ValueError, match="'x' is a sparse or composite tensor"):
-        load(save(build))
+        predictor.from_saved_model(save(build))
 
 
 # The module itself, in a process of its own.
 
 @pytest.fixture
 def alone(save, tmp_path):
-    """Runs code beside a copy of predictor.py, in a directory without the rest of the repository; returns its output."""
+    """Runs code beside a copy of predictor.py, without the rest of the repository; returns its output."""
     def run(code):
         directory = tmp_path / 'alone'
         directory.mkdir()
