@@ -1,4 +1,4 @@
-# make run: train, export, predict in each way. make test: the tests. Both set up .venv first, if need be.
+# make run: train, export, predict in each way, compare. make test: the tests. Both set up .venv first, if need be.
 
 VENV ?= .venv
 SERVES = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 
 	$(shell $(python) -c '$(SERVES)' 2>/dev/null && echo $(python))))
 RUN = $(VENV)/bin/python
 
-.PHONY: run test clean
+.PHONY: run compare test benchmark pretrained clean
 
 run: $(VENV)/.run
 	$(RUN) train.py
@@ -14,19 +14,36 @@ run: $(VENV)/.run
 	$(RUN) predict.py
 	$(RUN) fast_predict.py
 	$(RUN) serve.py
+	$(RUN) compare.py
+
+compare: $(VENV)/.run
+	@test -d model || $(RUN) train.py
+	@test -d saved_model || $(RUN) export.py
+	$(RUN) compare.py
 
 test: $(VENV)/.test
 	$(RUN) -m pytest $(TESTS)
 
+benchmark: $(VENV)/.test
+	$(RUN) -m pip install --quiet --requirement requirements-benchmark.txt
+	$(RUN) tests/benchmark.py
+
+pretrained: $(VENV)/.run
+	rm -rf pretrained
+	$(RUN) train.py --model-dir pretrained/model
+	$(RUN) export.py --model-dir pretrained/model --export-dir pretrained/saved_model
+	cd pretrained/model && rm -r $$(ls | grep -v '^model.ckpt-1000.[di]')
+	echo 'model_checkpoint_path: "model.ckpt-1000"' > pretrained/model/checkpoint
+
 clean:
-	rm -rf model saved_model
+	rm -rf model saved_model best
 
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.test: requirements-dev.txt $(VENV)/.run
-	$(RUN) -m pip install --quiet --requirement requirements-dev.txt
+$(VENV)/.test: requirements-dev.txt requirements-plot.txt $(VENV)/.run
+	$(RUN) -m pip install --quiet --requirement requirements-dev.txt --requirement requirements-plot.txt
 	@touch $@
 
 $(VENV)/bin/python:

@@ -265,20 +265,21 @@ def plot(records: Sequence[dict], path: str) -> None:
         figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(records) + 1.2))
         axes.barh(protocols, [record['median'] * 1e6 for record in records], color='#4c8bf5', height=0.6)
         for record in records:
-            axes.text(record['median'] * 1.15e6, record['protocol'], latency.seconds(record['median']), va='center')
+            right = max(filter(None, (record['median'], record['post_a'], record['post_b'])))
+            axes.text(right * 1.3e6, record['protocol'], latency.seconds(record['median']), va='center')
         for post, marker, color in (('post_a', 'D', '#e8710a'), ('post_b', 'o', '#d93025')):
             posts = [(record[post] * 1e6, record['protocol']) for record in records if record[post]]
             axes.scatter(*zip(*posts), marker=marker, color=color, zorder=3,
                          label={'post_a': "post A, its author's machine", 'post_b': 'post B, RTX 2080 Ti'}[post])
-        axes.set(xscale='log', xlabel='microseconds an example (median), logarithmic', xlim=(1, 1e6))
+        axes.set(xscale='log', xlabel='microseconds an example (median), logarithmic', xlim=(1, 2e6))
         axes.invert_yaxis()
         axes.legend(loc='lower right', labelcolor=gray, framealpha=0)
     else:
         figure, axes = pyplot.subplots(figsize=(9, 4.5))
-        for protocol in protocols:
+        for number, protocol in enumerate(protocols):
             line = [(record['parameters'], record['median'] * 1e6) for record in records
                     if record['protocol'] == protocol and record['batch'] == 1]
-            axes.plot(*zip(*line), marker='o', label=protocol)
+            axes.plot(*zip(*line), marker='o', label=protocol, linestyle=('-', '--')[number % 2])
         axes.set(xscale='log', yscale='log', xlabel='parameters of the model', ylabel='microseconds an example (median)')
         axes.legend(bbox_to_anchor=(1.02, 1), loc='upper left', labelcolor=gray, framealpha=0)
     figure.savefig(path, transparent=True, bbox_inches='tight', metadata={'Date': None} if path.endswith('svg') else {})

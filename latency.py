@@ -107,6 +107,7 @@ def check(numbers: Sequence[int], predictions: Optional[Sequence[float]]) -> Non
 
 def seconds(value: float) -> str:
     """Formats a time as a person reads it: 65 ms, 6.1 us."""
-    unit, factor = next(((unit, factor) for unit, factor in (('s', 1), ('ms', 1e3)) if value * factor >= 0.95),
-                        ('us', 1e6))
+    for unit, factor, least in (('s', 1, 0.95), ('ms', 1e3, 0.95), ('us', 1e6, 0.095), ('ns', 1e9, 0)):
+        if value * factor >= least:
+            break
     return f'{value * factor:.{1 if value * factor < 9.95 else 0}f} {unit}'

@@ -458,7 +458,12 @@ def test_a_directory_as_estimator_returns_it(save, kind):
 
 
 def test_a_saved_model_in_text(save):
-    assert predictor.from_saved_model(save(linear, as_text=True))({'x': [[1]]})['y'].tolist() == [[4]]
+    export_dir = save(linear, as_text=True)
+    with predictor.from_saved_model(export_dir) as predict_fn:
+        assert predict_fn({'x': [[1]]})['y'].tolist() == [[4]]
+    keep(.5)(os.path.join(export_dir, 'saved_model.pbtxt'))
+    with pytest.raises(ValueError, match='saved_model.pbtxt? is damaged'):
+        predictor.from_saved_model(export_dir)
 
 
 # from_estimator.
@@ -645,7 +650,8 @@ def flip(path):
 SHARD = 'variables/variables.data-00000-of-00001'
 HALF_COPIED = [('saved_model.pb', remove), ('saved_model.pb', keep(0)), ('saved_model.pb', keep(.5)),
                ('variables', remove), ('variables/variables.index', remove), (SHARD, remove),
-               (SHARD, lambda path: os.rename(path, path[:-1] + '2')), (SHARD, lambda path: os.rename(path, path + '.part'))]
+               (SHARD, lambda path: os.rename(path, path[:-1] + '2')),
+               (SHARD, lambda path: os.rename(path, path + '.part'))]
 
 
 def test_latest_export_is_the_one_with_the_highest_number(save, tmp_path):
