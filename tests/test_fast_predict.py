@@ -426,7 +426,8 @@ def test_prediction_hook_that_fetches_and_feeds(estimator_of):
 
 @in_modes
 def test_error_in_the_graph_that_leaves_a_prediction_hook_without_a_result(estimator_of, mode):
-    estimator = estimator_of(lambda f: tf.debugging.check_numerics(f, 'not finite', name='out'), lambda: [FetchHook([])])
+    estimator = estimator_of(lambda f: tf.debugging.check_numerics(f, 'not finite', name='out'),
+                             lambda: [FetchHook([])])
 
     def ask():
         with mode(), FastPredict(estimator, SPEC) as fast_predict:
@@ -499,12 +500,11 @@ def test_interrupted_anywhere_later_calls_work_or_say_that_it_is_closed(toy, mod
 
     handler = signal.signal(signal.SIGALRM, interrupt)
     try:
-        for i in range(20):  # at 20 places, by chance
+        for i in range(10):  # at 10 places, by chance
             with mode(), FastPredict(toy, SPEC) as fast_predict:
                 fast_predict.predict([[1, 2]])
-                # Where a Python function of TensorFlow's is interrupted, TensorFlow makes an OpError of it.
-                with pytest.raises((KeyboardInterrupt, tf.errors.OpError)):
-                    signal.setitimer(signal.ITIMER_REAL, .01 + i * .00011)
+                with pytest.raises(BaseException):  # TensorFlow may turn it into an error of its own
+                    signal.setitimer(signal.ITIMER_REAL, .01 + i * .00021)
                     while True:
                         fast_predict.predict([[1, 2]])
                 with contextlib.suppress(RuntimeError):  # never StopIteration: that ends a caller's loop silently
@@ -567,7 +567,7 @@ def test_garbage_collected(toy, is_used):
     fast_predict = FastPredict(toy, SPEC)
     if is_used:
         fast_predict.predict([[1, 2]])
-    assert len(threading.enumerate()) > len(threads)
+    assert set(threading.enumerate()) - set(threads)
     del fast_predict
     gc.collect()
     assert_no_more(threads)
@@ -618,12 +618,7 @@ else:
 
 
 @pytest.mark.parametrize('state', ['', BUSY], ids=['idle', 'busy'])
-def test_left_open_at_exit(toy, state):
-    assert python(OPEN.format(toy.model_dir) + state + 'print("end")') == 'end\n'
-
-
-@pytest.mark.parametrize('state', ['', BUSY], ids=['idle', 'busy'])
-def test_forked_child_exits(toy, state):
+def test_left_open_when_the_process_and_a_forked_child_exit(toy, state):
     assert python(OPEN.format(toy.model_dir) + state + FORK) == '0\n'
 
 

@@ -462,7 +462,7 @@ def test_a_saved_model_in_text(save):
     with predictor.from_saved_model(export_dir) as predict_fn:
         assert predict_fn({'x': [[1]]})['y'].tolist() == [[4]]
     keep(.5)(os.path.join(export_dir, 'saved_model.pbtxt'))
-    with pytest.raises(ValueError, match='saved_model.pbtxt? is damaged'):
+    with pytest.raises(ValueError, match='saved_model.pb(txt)? is damaged'):
         predictor.from_saved_model(export_dir)
 
 
