@@ -221,11 +221,10 @@ def measure_model(name: str, directory: str, parameters: int, batch: int, calls:
 
 
 def in_child(function: Callable, *args):
-    """Calls a function in a process of its own, so that its peak of memory is its own too.
-
-    The child is a fork, without TensorFlow to import anew: this process may not have used TensorFlow yet.
-    """
-    with futures.ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool:
+    """Calls a function in a process of its own, so that its peak of memory is its own too."""
+    context = multiprocessing.get_context('forkserver')  # forks a process that has imported TensorFlow, not used it
+    context.set_forkserver_preload([__name__])
+    with futures.ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *args).result()
 
 
@@ -301,7 +300,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # TensorFlow looks for GPUs when it is first used, later than here
     tf.logging.set_verbosity(tf.logging.ERROR)
-    machine = describe_machine(in_child(model.device_config, args.device)[0])
+    machine = describe_machine(model.device_config(args.device)[0])
     protocols = [protocol for protocol in PROTOCOLS if protocol.name in args.protocols]
     print('Python {python}, TensorFlow {tensorflow}, numpy {numpy}; {processor}, {cores} cores, on {device}; '.format(
         **machine) + f'{args.examples:,} examples a row (Estimator.predict: a hundredth)', flush=True)

@@ -8,6 +8,7 @@ needs tensorflow and numpy only.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import weakref
 from concurrent import futures
@@ -27,15 +28,16 @@ class FastPredict:
         with FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32)) as fast_predict:
             fast_predict.predict([[3, 3]])  # [array([6.], dtype=float32)]
 
-    One `Estimator.predict` generator stays open over a generator of requests: each call of `predict` puts one request
-    in and takes one answer out, so that no answer belongs to another question. It may be called from many threads at
-    once; they are answered one after the other.
+    One `Estimator.predict` generator is kept open: it has built the graph, restored the checkpoint, and waits in its
+    first step. Each call of `predict` runs that step on one request, so that no answer belongs to another question.
+    It may be called from many threads at once; they are answered one after the other.
 
     It keeps the checkpoint that was the newest when it was opened. To pick up a newer one, open another FastPredict and
     close this one. `close()`, or the end of a `with` block, frees its session.
 
     Operations run in the thread that calls (`RunOptions.inter_op_thread_pool = -1`, which TensorFlow recommends for
-    simple graphs): parallel branches of a graph run one after the other.
+    simple graphs): parallel branches of a graph run one after the other. Hooks of the model_fn (`prediction_hooks`)
+    aren't called.
     """
 
     def __init__(self, estimator: Any, feature_spec: Union[tf.TensorSpec, Mapping[str, tf.TensorSpec]]) -> None:
@@ -57,9 +59,9 @@ class FastPredict:
         checkpoint = estimator.latest_checkpoint()
         if checkpoint is None:
             raise ValueError(f'no checkpoint in {estimator.model_dir}: train the Estimator first')
-        predictions = _OpenPredict(estimator, feature_spec, checkpoint)
-        self._ask = predictions.ask
-        self._close = weakref.finalize(self, predictions.close)  # at the latest when the interpreter exits
+        self._generator = _OpenPredict(estimator, feature_spec, checkpoint)
+        # At the latest when the interpreter exits: a generator that is open then would print a traceback.
+        self._finalizer = weakref.finalize(self, self._generator.close, for_good=True)
 
     def predict(self, features: Any) -> list:
         """Returns the predictions for n examples: a list of n, each as `Estimator.predict` yields it.
@@ -73,7 +75,7 @@ class FastPredict:
           tf.errors.OpError: An operation of the graph failed. Later calls work.
         """
         arrays = self._check(features)
-        predictions = self._ask(arrays)
+        predictions = self._generator.ask(arrays)
         examples = len(arrays[0])
         for value in predictions.values() if isinstance(predictions, dict) else [predictions]:
             if np.shape(value)[:1] != (examples,):
@@ -84,7 +86,8 @@ class FastPredict:
 
     def close(self) -> None:
         """Closes the session, once the calls under way are answered. Closing again does nothing."""
-        self._close()
+        if self._finalizer.detach():
+            self._generator.close()
 
     def __enter__(self) -> FastPredict:
         return self
@@ -103,8 +106,8 @@ class FastPredict:
             dtype, shape = spec.dtype.as_numpy_dtype, spec.shape.as_list()
             try:
                 array = np.asarray(given[key], dtype)
-                if dtype is object and not all(isinstance(element, (str, bytes)) for element in array.flat):
-                    raise TypeError('neither str nor bytes')
+                if dtype is object:
+                    array = np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
             except (TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f'{key}: expected {spec.dtype.name} {shape}, '
                                  f'got {given[key]!r:.200}: {error}') from None
@@ -118,105 +121,78 @@ class FastPredict:
 
 
 class _OpenPredict(tf.train.SessionRunHook):
-    """One `Estimator.predict` generator, kept open, and the generator of requests that feeds it.
+    """One `Estimator.predict` generator, kept open, and the request that it reads.
 
-    The default graph of the thread that starts such a generator is the generator's until it is closed, and has to be
-    closed there: other TensorFlow code in that thread would fail meanwhile. So a thread of its own starts it, waits,
-    and closes it. Any thread can resume it in between, at no cost, as long as no exception ends it there.
+    Such a generator makes its graph the default graph of the thread that runs it, until it ends: other TensorFlow code
+    in that thread fails meanwhile, and so does ending it in another. So it runs in a thread of its own, where a hook
+    makes it wait, and other threads never touch it: they run its step in its session.
     """
 
     def __init__(self, estimator, feature_spec, checkpoint):
-        self._feature_spec = feature_spec
-        self._lock = threading.Lock()
-        self._request, self._asked, self._closed = None, threading.Event(), threading.Event()
-        self._opened, self._first_answer = futures.Future(), futures.Future()
-        self._answers = None
+        self._feature_spec, self._request = feature_spec, None
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._pid = os.getpid()
+        self._opened = futures.Future()  # of the function that runs a step
         self._thread = threading.Thread(target=self._hold_open, args=(estimator, checkpoint), daemon=True)
         self._thread.start()
-        self._opened.result()
+        self._step = self._opened.result()
 
     def ask(self, arrays):
         """Returns the predictions, an array or a dict of them, for a list of arrays of features."""
+        if os.getpid() != self._pid:
+            raise RuntimeError('this FastPredict is open in the parent process: after a fork, open another')
         with self._lock:
             if self._closed.is_set():
                 raise RuntimeError('this FastPredict is closed')
             self._request = arrays
-            if self._answers is None:
-                self._asked.set()
-                answer = self._first_answer.result()
-            else:
-                answer = next(self._answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+            return self._step(options=_IN_THIS_THREAD)
 
-    def close(self):
-        with self._lock:
-            self._closed.set()
-            self._asked.set()
+    def close(self, for_good=False):
+        """Ends the generator. `for_good`: nobody will ask again but threads that the exit of the interpreter cuts off."""
+        if os.getpid() != self._pid:
+            return  # the thread stayed in the parent
+        self._lock.acquire()
+        self._closed.set()
+        if not for_good:
+            self._lock.release()
         self._thread.join()
-
-    def _requests(self):
-        self._asked.wait()  # the thread that opens comes here before there is anything to ask
-        while not self._closed.is_set():
-            yield self._request
 
     def _input_fn(self):
         specs = self._feature_spec
         keys, specs = zip(*specs.items()) if isinstance(specs, Mapping) else (None, [specs])
         # Not a tf.data.Dataset: it reads ahead, and from the second request on each answer is to an earlier one.
-        tensors = tf.numpy_function(self._requests().__next__, [], [spec.dtype for spec in specs])
+        tensors = tf.numpy_function(lambda: self._request, [], [spec.dtype for spec in specs])
         for tensor, spec in zip(tensors, specs):
             tensor.set_shape(spec.shape)
         return dict(zip(keys, tensors)) if keys else tensors[0]
 
     def _hold_open(self, estimator, checkpoint):
-        logger = tf.get_logger()
-        logger.addFilter(_is_wanted)
+        tf.get_logger().addFilter(self._is_wanted)
         try:
-            answers = estimator.predict(self._input_fn, hooks=[self], checkpoint_path=checkpoint,
-                                        yield_single_examples=False)
-            first_answer = next(answers)
+            for _ in estimator.predict(self._input_fn, hooks=[self], checkpoint_path=checkpoint,
+                                       yield_single_examples=False):
+                pass
         except BaseException as error:
-            (self._first_answer if self._opened.done() else self._opened).set_exception(error)
-            self._closed.set()
-            return
+            if self._opened.done():
+                raise
+            self._opened.set_exception(error)
         finally:
-            logger.removeFilter(_is_wanted)
-        self._answers = answers
-        self._first_answer.set_result(first_answer)
+            tf.get_logger().removeFilter(self._is_wanted)
+
+    def before_run(self, run_context):
+        """Called by TensorFlow before the first step: the graph is built, and the checkpoint restored."""
+        tf.get_logger().removeFilter(self._is_wanted)
+        predictions = run_context.original_args.fetches
+        self._opened.set_result(run_context.session.make_callable(predictions, accept_options=True))
         self._closed.wait()
-        answers.close()
+        raise tf.errors.OutOfRangeError(None, None, 'closed')  # what the end of the input raises
 
-    def after_create_session(self, session, coord):
-        """Called by TensorFlow when the graph is built and the checkpoint restored."""
-        run, function = session.run, None
-        inline = tf.RunOptions(inter_op_thread_pool=-1)
-
-        # Takes the place of this session's run, which MonitoredSession calls with what to predict under 'caller', and
-        # expects it under 'caller' (a detail of it, the same from TensorFlow 1.4 to 2.21). An error of an operation
-        # is handed out as an answer: raised here, it would end the generator, in a thread that is not its own. And
-        # fetches are resolved once instead of in each call, which halves the latency.
-        def run_caught(fetches, feed_dict=None, options=None, run_metadata=None):
-            nonlocal function
-            if not isinstance(fetches, dict) or 'caller' not in fetches:
-                return run(fetches, feed_dict, options, run_metadata)
-            try:
-                if feed_dict or len(fetches) > 1:  # a hook of the model_fn wants something too
-                    return run(fetches, feed_dict, options, run_metadata)
-                if function is None:
-                    function = session.make_callable(fetches, accept_options=True)
-                return function(options=inline)
-            except tf.errors.OpError as error:
-                return {'caller': error}
-
-        session.run = run_caught
-        self._opened.set_result(None)
+    def _is_wanted(self, record):
+        # Estimator warns that features from elsewhere than a tf.data.Dataset are probably a mistake.
+        return 'does not use tf.data.Dataset' not in str(record.msg)
 
 
-def _is_wanted(record):
-    """Leaves out Estimator's warning that features which don't come from a tf.data.Dataset are probably a mistake."""
-    return 'does not use tf.data.Dataset' not in str(record.msg)
+_IN_THIS_THREAD = tf.RunOptions(inter_op_thread_pool=-1)
 
 
 # The script: the posts' fast_predict.py, and with --batch their faster_predict.py.

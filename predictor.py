@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import threading
 from typing import Any, Callable, Mapping, Optional, Sequence
 
@@ -77,14 +78,15 @@ class Predictor:
         Raises:
           ValueError: An unknown or missing key, a shape that doesn't fit, a value that can't be cast.
           RuntimeError: The predictor is closed.
-          tf.errors.OpError: An operation of the graph failed, say for a malformed `tf.train.Example`.
+          tf.errors.OpError: An operation of the graph failed, say for a malformed `tf.train.Example`, or `close()` in
+            another thread cancelled it.
         """
         run, arrays = self._run, []
         try:
             for key, dtype, shapes in self._inputs:
                 value = input_dict[key]
                 array = np.asarray(value, dtype)
-                if array.shape not in shapes or value is None:
+                if array.shape not in shapes or value is None or type(value) is int and array != value:
                     raise LookupError
                 arrays.append(array)
             if len(input_dict) != len(arrays):
@@ -134,8 +136,10 @@ class Predictor:
                 raise ValueError(f'missing input {key!r}: expected {tensor.dtype.name} {_shape(tensor)}')
             try:
                 array = np.asarray(value, dtype)
-                if dtype is object and not all(isinstance(element, (str, bytes)) for element in array.flat):
-                    raise TypeError('neither str nor bytes')
+                if dtype is object:
+                    array = np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
+                elif type(value) is int and array != value:
+                    raise OverflowError('it does not fit')  # NumPy 1 would wrap it around
             except (TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f'input {key!r}: expected {tensor.dtype.name} {_shape(tensor)}, '
                                  f'got {value!r:.200}: {error}') from None
@@ -156,7 +160,22 @@ class Predictor:
             return self._functions[keys]
 
     def _make_function(self, feeds):
-        fetches = list(self.fetch_tensors.values())
+        fed = [tensor.name for tensor in feeds]
+        fetches = [tensor for tensor in self.fetch_tensors.values() if tensor.name not in fed]
+        run = self._make_run(feeds, fetches)
+        # The C function returns some outputs without a copy, though they are the memory of a variable or an input.
+        aliases = [not _is_computed(tensor, fed) for tensor in fetches]
+        if len(fetches) == len(self.fetch_tensors) and not any(aliases):
+            return run
+
+        def run_and_copy(arrays, _):
+            outputs = iter([output.copy() if alias and isinstance(output, np.ndarray) else output
+                            for output, alias in zip(run(arrays, None), aliases)])
+            return [arrays[fed.index(tensor.name)].copy() if tensor.name in fed else next(outputs)
+                    for tensor in self.fetch_tensors.values()]
+        return run_and_copy
+
+    def _make_run(self, feeds, fetches):
         run_options = config_pb2.RunOptions(inter_op_thread_pool=-1 if self._tuned else 0)
         if not hasattr(self.session, '_make_callable_from_options'):
             function = self.session.make_callable(fetches, feeds, accept_options=True)
@@ -179,7 +198,8 @@ class Predictor:
             return None
         try:
             frozen = tf.graph_util.convert_variables_to_constants(
-                self.session, self.graph.as_graph_def(), [tensor.op.name for tensor in self.fetch_tensors.values()])
+                self.session, self.graph.as_graph_def(),
+                [tensor.op.name for tensor in (*self.fetch_tensors.values(), *self.feed_tensors.values())])
             with tf.Graph().as_default() as graph:
                 tf.import_graph_def(frozen, name='')
         except ValueError:  # over the 2 GB of a GraphDef, or a variable that goes into a function
@@ -217,6 +237,7 @@ def from_saved_model(export_dir: str, signature_def_key: Optional[str] = None,
         raise ValueError('input_names and output_names must both be given, or neither')
     if sum(argument is not None for argument in (signature_def_key, signature_def, input_names)) > 1:
         raise ValueError('at most one of signature_def_key, signature_def and (input_names, output_names) may be given')
+    export_dir = os.fsdecode(export_dir)  # Estimator.export_saved_model returns bytes
     tag_set = frozenset(tag.strip() for tag in (tags or 'serve').split(','))
     meta_graphs = {frozenset(meta_graph.meta_info_def.tags): meta_graph
                    for meta_graph in _read_saved_model(export_dir).meta_graphs}
@@ -235,15 +256,11 @@ def from_saved_model(export_dir: str, signature_def_key: Optional[str] = None,
     session = tf.Session(graph=graph, config=_config() if tuned else config)
     try:
         with graph.as_default():
-            tf.saved_model.loader.load(session, list(tag_set), export_dir)
+            _load(session, tag_set, export_dir)
         if input_names is None:
-            input_names, output_names = _tensor_names(signature_def.inputs), _tensor_names(signature_def.outputs)
+            return Predictor(session, *_signature_tensors(graph, signature_def), tuned)
         return Predictor(session, {key: graph.get_tensor_by_name(name) for key, name in input_names.items()},
                          {key: graph.get_tensor_by_name(name) for key, name in output_names.items()}, tuned)
-    except (tf.errors.OpError, ValueError, TypeError, LookupError) as error:
-        session.close()
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f'{export_dir} is damaged, or not for TensorFlow {tf.__version__}: {reason:.300}') from error
     except BaseException:
         session.close()
         raise
@@ -278,10 +295,7 @@ def from_estimator(estimator: Any, serving_input_receiver_fn: Callable, output_k
         signature_def = export_outputs[output_key].as_signature_def(receiver.receiver_tensors)
         session = tf.train.ChiefSessionCreator(spec.scaffold, config=_config() if tuned else config,
                                                checkpoint_filename_with_path=checkpoint).create_session()
-        return Predictor(session, {key: graph.get_tensor_by_name(name)
-                                   for key, name in _tensor_names(signature_def.inputs).items()},
-                         {key: graph.get_tensor_by_name(name)
-                          for key, name in _tensor_names(signature_def.outputs).items()}, tuned)
+        return Predictor(session, *_signature_tensors(graph, signature_def), tuned)
 
 
 def latest_export(export_dir_base: str) -> str:
@@ -305,7 +319,11 @@ def exports(export_dir_base: str) -> list[str]:
     Raises:
       OSError: No such directory.
     """
-    timestamps = sorted((name for name in os.listdir(export_dir_base) if name.isdecimal()), key=int, reverse=True)
+    export_dir_base = os.fsdecode(export_dir_base)
+    if not tf.gfile.IsDirectory(export_dir_base):
+        raise FileNotFoundError(f'no directory {export_dir_base}')
+    names = (name.rstrip('/') for name in tf.gfile.ListDirectory(export_dir_base))
+    timestamps = sorted(filter(str.isdecimal, names), key=int, reverse=True)
     return [export_dir for export_dir in (os.path.join(export_dir_base, timestamp) for timestamp in timestamps)
             if _is_complete(export_dir)]
 
@@ -315,23 +333,28 @@ def _is_complete(export_dir):
         saved_model = _read_saved_model(export_dir)
         if not any(meta_graph.HasField('saver_def') for meta_graph in saved_model.meta_graphs):
             return True  # a model without variables
-        files = os.listdir(os.path.join(export_dir, 'variables'))
-    except (OSError, ValueError):
+        files = tf.gfile.ListDirectory(os.path.join(export_dir, 'variables'))
+    except (OSError, ValueError, tf.errors.OpError):
         return False  # not a SavedModel
-    shards = [name for name in files if name.startswith('variables.data-')]
-    return 'variables.index' in files and bool(shards) and len(shards) == int(shards[0].rpartition('-')[2])
+    shards = [re.fullmatch(r'variables\.data-\d{5}-of-(\d{5})', name) for name in files]
+    shards = [int(shard[1]) for shard in shards if shard]
+    return 'variables.index' in files and bool(shards) and len(shards) == shards[0]
 
 
 def _read_saved_model(export_dir):
     saved_model = saved_model_pb2.SavedModel()
     path = os.path.join(export_dir, 'saved_model.pb')
+    if tf.gfile.Exists(path + 'txt') and not tf.gfile.Exists(path):
+        path += 'txt'
     try:
-        if os.path.exists(path + 'txt') and not os.path.exists(path):
-            with open(path + 'txt') as file:
-                text_format.Parse(file.read(), saved_model)
+        with tf.gfile.Open(path, 'rb') as file:
+            content = file.read()
+        if path.endswith('txt'):
+            text_format.Parse(content, saved_model)
         else:
-            with open(path, 'rb') as file:
-                saved_model.ParseFromString(file.read())
+            saved_model.ParseFromString(content)
+    except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
+        raise FileNotFoundError(f'no SavedModel in {export_dir}: {path} is missing') from None
     except (message.DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
         raise ValueError(f'{path} is damaged: {error}') from None
     if not saved_model.meta_graphs:
@@ -339,11 +362,25 @@ def _read_saved_model(export_dir):
     return saved_model
 
 
-def _tensor_names(tensor_infos):
-    for key, tensor_info in tensor_infos.items():
-        if tensor_info.WhichOneof('encoding') != 'name':
-            raise ValueError(f'{key!r} is a sparse or composite tensor, which a Predictor can neither feed nor fetch')
-    return {key: tensor_info.name for key, tensor_info in tensor_infos.items()}
+def _load(session, tag_set, export_dir):
+    try:
+        tf.saved_model.loader.load(session, list(tag_set), export_dir)
+    except (tf.errors.OpError, ValueError, TypeError, LookupError) as error:
+        # TensorFlow's text has the reason after the node that failed, in between stack traces.
+        reason = re.search('^Node: .*\n(.+)', str(error), re.M) or re.search('(.+)', str(error))
+        raise ValueError(f'{export_dir} is damaged, or not for TensorFlow {tf.__version__}: '
+                         f'{reason[1] if reason else type(error).__name__:.300}') from error
+
+
+def _signature_tensors(graph, signature_def):
+    """Returns the feed tensors and the fetch tensors of a signature: two dicts, sorted by key."""
+    tensors = []
+    for tensor_infos in (signature_def.inputs, signature_def.outputs):
+        for key, tensor_info in tensor_infos.items():
+            if tensor_info.WhichOneof('encoding') != 'name':
+                raise ValueError(f'{key!r} is sparse or composite, and a Predictor feeds and fetches single tensors')
+        tensors.append({key: graph.get_tensor_by_name(tensor_infos[key].name) for key in sorted(tensor_infos)})
+    return tensors
 
 
 def _config(**options):
@@ -373,6 +410,21 @@ def _is_freezable(feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> b
         pending += op.control_inputs
         pending += [tensor.op for tensor in op.inputs if tensor.name not in feeds]
     return variable_bytes <= FREEZE_BYTES
+
+
+def _is_computed(tensor, fed):
+    """Whether a fetched tensor is new in each call, for sure: the result of arithmetic on something that is fed."""
+    if tensor.op.type not in ('Add', 'AddV2', 'ArgMax', 'BiasAdd', 'MatMul', 'Mul', 'Relu', 'Sigmoid', 'Softmax'):
+        return False
+    pending, seen = [tensor], set()
+    while pending:
+        tensor = pending.pop()
+        if tensor.name in fed:
+            return True
+        if tensor.name not in seen:
+            seen.add(tensor.name)
+            pending += tensor.op.inputs
+    return False
 
 
 def _unwrapped(function):

@@ -94,7 +94,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     else:
         estimator.train(lambda: train_input_fn(args.seed), max_steps=args.steps)
 
-    if not hidden_units:
+    if dict(tf.train.list_variables(args.model_dir)).get('dense/kernel') == [2, 1]:  # the posts' network
         a, b = estimator.get_variable_value('dense/kernel')[:, 0]
         print(f'Trained: f([x, y]) = {a:.5f} x {b:+.5f} y {estimator.get_variable_value("dense/bias")[0]:+.5f}')
 

@@ -399,72 +399,31 @@ def test_error_in_the_graph(estimator_of, mode, predict, first):
     in_thread(ask)
 
 
-class FetchHook(tf.train.SessionRunHook):
-    """Fetches the tensor `out` and, where there is a value for it, feeds the tensor `bias`."""
+def test_prediction_hooks_are_not_called(estimator_of):
+    called = []
 
-    def __init__(self, fetched, bias=None):
-        self.fetched, self.bias = fetched, bias
+    class Hook(tf.train.SessionRunHook):
+        def before_run(self, run_context):
+            called.append(run_context)
 
-    def before_run(self, run_context):
-        graph = run_context.session.graph
-        feed_dict = {graph.get_tensor_by_name('bias:0'): self.bias} if self.bias else None
-        return tf.train.SessionRunArgs(graph.get_tensor_by_name('out:0'), feed_dict)
-
-    def after_run(self, run_context, run_values):
-        self.fetched.append(run_values.results.tolist())
-
-
-def test_prediction_hook_that_fetches_and_feeds(estimator_of):
-    fetched = []
-    estimator = estimator_of(lambda f: tf.add(f, tf.placeholder_with_default(0., [], 'bias'), 'out'),
-                             lambda: [FetchHook(fetched, bias=10.)])
-    with FastPredict(estimator, SPEC) as fast_predict:
-        for number in range(3):
-            np.testing.assert_array_equal(fast_predict.predict([[number, 1]]), [[number + 10, 11]])
-    assert fetched == [[[10, 11]], [[11, 11]], [[12, 11]]]
+    with FastPredict(estimator_of(lambda f: 3 * f, lambda: [Hook()]), SPEC) as fast_predict:
+        np.testing.assert_array_equal(fast_predict.predict([[1, 2]]), [[3, 6]])
+    assert called == []
 
 
 @in_modes
-def test_error_in_the_graph_that_leaves_a_prediction_hook_without_a_result(estimator_of, mode):
-    estimator = estimator_of(lambda f: tf.debugging.check_numerics(f, 'not finite', name='out'),
-                             lambda: [FetchHook([])])
-
-    def ask():
-        with mode(), FastPredict(estimator, SPEC) as fast_predict:
-            np.testing.assert_array_equal(fast_predict.predict([[1, 2]]), [[1, 2]])
-            with pytest.raises(tf.errors.OpError, match='not finite'):
-                fast_predict.predict([[np.nan, 1]])
-            with contextlib.suppress(RuntimeError):  # closed
-                np.testing.assert_array_equal(fast_predict.predict([[3, 4]]), [[3, 4]])
-        assert_tensorflow_works()
-
-    in_thread(ask)
-
-
-@in_modes
-@pytest.mark.parametrize('when, calls', [('begin', 1), ('after_create_session', 1), ('before_run', 1),
-                                         ('before_run', 2), ('after_run', 1), ('after_run', 2)])
-def test_prediction_hook_that_fails(estimator_of, mode, when, calls):
-    left = [calls]
-
+@pytest.mark.parametrize('when', ['begin', 'after_create_session'])
+def test_prediction_hook_that_fails_while_opening(estimator_of, mode, when):
     def fail(*_):
-        left[0] -= 1
-        if not left[0]:
-            raise LookupError('the hook fails')
+        raise LookupError('the hook fails')
 
     hook = tf.train.SessionRunHook()
     setattr(hook, when, fail)
     estimator = estimator_of(lambda f: f, lambda: [hook])
 
     def ask():
-        with mode():
-            with pytest.raises(LookupError, match='the hook fails'):
-                fast_predict = FastPredict(estimator, SPEC)
-                time.sleep(.2)  # it fails before there is a request, maybe
-                for _ in range(calls):
-                    fast_predict.predict([[1, 2]])
-            with contextlib.suppress(NameError, RuntimeError):  # not opened; closed
-                np.testing.assert_array_equal(fast_predict.predict([[3, 4]]), [[3, 4]])
+        with mode(), pytest.raises(LookupError, match='the hook fails'):
+            FastPredict(estimator, SPEC)
         assert_tensorflow_works()
 
     in_thread(ask)
@@ -487,7 +446,7 @@ def test_interrupted_call_leaves_no_answer_for_the_next(estimator_of):
     estimator = estimator_of(lambda f: tf.ensure_shape(tf.numpy_function(wait, [f], tf.float32), [None, 2]))
     with FastPredict(estimator, SPEC) as fast_predict:
         threading.Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises((KeyboardInterrupt, tf.errors.UnknownError)):  # the latter from inside the numpy_function
             fast_predict.predict([[-1, -1]])
         for number in (2, 3):
             np.testing.assert_array_equal(fast_predict.predict([[number, number]]), [[number, number]])

@@ -707,7 +707,7 @@ def test_a_sparse_input_is_refused(save):
         x = tf.sparse.placeholder(tf.float32, [None, 2], 'x')
         return {'x': x}, {'y': tf.sparse.reduce_sum(x)}
 
-    with pytest.raises(ValueError, match="'x' is a sparse or composite tensor"):
+    with pytest.raises(ValueError, match="'x' is sparse or composite"):
         predictor.from_saved_model(save(build))
 
 
