@@ -135,7 +135,7 @@ def test_receivers(receiver, any_model, tmp_path, capsys):
         run = cli('run', '--dir', export_dir, '--tag_set', 'serve', '--signature_def', 'serving_default',
                   '--input_exprs', f'{key}={value}')
     printed = run[run.index('[['):] if receiver == 'example' else run[run.index(f'output key {output}'):]
-    np.testing.assert_allclose([float(number) for number in re.findall(r'\[+\s*([\d.e+-]+)\]', printed)[:2]], [6, 100],
+    np.testing.assert_allclose([float(number) for number in re.findall(r'\[+\s*([\d.e+-]+)\s*\]', printed)[:2]], [6, 100],
                                rtol=1e-3)
 
 
