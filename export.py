@@ -65,7 +65,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                                                           checkpoint_path=args.checkpoint))
 
     print(f'Exported to {export_dir}. To look at it:\n'
-          f'{os.path.join(os.path.dirname(sys.executable), "saved_model_cli")} show --all --dir {export_dir}')
+          f'{os.path.relpath(os.path.dirname(sys.executable))}/saved_model_cli show --all --dir {export_dir}')
     for removed in remove_old_exports(args.export_dir, args.keep) if args.keep else ():
         print(f'Removed {removed}')
 

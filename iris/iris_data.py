@@ -1,0 +1,54 @@
+"""What the iris scripts share of the data: the CSV files, the features, three flowers and how predictions are printed."""
+from __future__ import annotations
+
+import csv
+import os
+from typing import Mapping, Sequence
+
+FEATURES = ('SepalLength', 'SepalWidth', 'PetalLength', 'PetalWidth')  # in cm, in the order of the CSV files
+SPECIES = ('Setosa', 'Versicolor', 'Virginica')
+
+# The flowers that every script asks for: {feature: values [3]}, and their classes.
+FLOWERS = {'SepalLength': [5.1, 5.9, 6.9], 'SepalWidth': [3.3, 3.0, 3.1],
+           'PetalLength': [1.7, 4.2, 5.4], 'PetalWidth': [0.5, 1.5, 2.1]}
+EXPECTED = [0, 1, 2]
+
+
+def load(name: str) -> tuple[dict[str, list[float]], list[int]]:
+    """Returns the flowers of a file in data/, `iris_training.csv` or `iris_test.csv`: features {name: [n]}, labels [n]."""
+    with open(os.path.join(os.path.dirname(__file__), 'data', name), newline='') as file:
+        _, *rows = csv.reader(file)  # the first line: how many flowers, how many features, the species
+    *columns, labels = zip(*rows)
+    return {key: list(map(float, column)) for key, column in zip(FEATURES, columns)}, list(map(int, labels))
+
+
+def rows(features: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    """Returns features {name: [n]} as n dicts, one for each flower."""
+    return [dict(zip(features, values)) for values in zip(*features.values())]
+
+
+def to_examples(features: Mapping[str, Sequence[float]]) -> list:
+    """Returns features {name: [n]} as n `tf.train.Example`s."""
+    import tensorflow as tf  # here, since iris/remote.py does without it over REST
+    return [tf.train.Example(features=tf.train.Features(feature={
+        key: tf.train.Feature(float_list=tf.train.FloatList(value=[value])) for key, value in row.items()}))
+        for row in rows(features)]
+
+
+def serialized(features: Mapping[str, Sequence[float]]) -> list[bytes]:
+    """Returns features {name: [n]} as n serialized `tf.train.Example`s."""
+    return [example.SerializeToString() for example in to_examples(features)]
+
+
+def table(classes: Sequence[Sequence[object]], scores: Sequence[Sequence[float]]) -> str:
+    """Returns the predictions for FLOWERS as a table: for each flower its features, likeliest class and probability.
+
+    Args:
+      classes: The ids of the classes, as an export names them: str or bytes [3, 3].
+      scores: Their probabilities: float [3, 3].
+    """
+    cells = [(*FEATURES, 'ClassID', 'Probability')]
+    for flower, ids, probabilities in zip(zip(*FLOWERS.values()), classes, scores):
+        probability, class_id = max(zip(probabilities, ids))
+        cells.append((*map(str, flower), str(int(class_id)), f'{probability:.6f}'))
+    return '\n'.join('  '.join(cell.rjust(len(name)) for cell, name in zip(row, cells[0])) for row in cells)
