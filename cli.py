@@ -21,11 +21,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def new_file(text: str) -> str:
+    """Converts a flag's value to the path of a file to write, in a directory that is there, for argparse."""
+    if os.path.isdir(text) or not os.path.isdir(os.path.dirname(text) or '.'):
+        raise argparse.ArgumentTypeError(f'expected a file in a directory that is there, got {text!r}')
+    return text
+
+
 def picture(text: str) -> str:
     """Converts a flag's value to the path of a picture to write, for argparse."""
     if not text.endswith(('.svg', '.png')):
         raise argparse.ArgumentTypeError(f'expected a file that ends in .svg or .png, got {text!r}')
-    return text
+    return new_file(text)
 
 
 _FLAGS = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -250,10 +251,7 @@ def compare_scale(protocols: Sequence[Protocol], calls: int) -> list[dict]:
 
 def plot(records: Sequence[dict], path: str) -> None:
     """Draws the figures of `compare_protocols` or of `compare_scale` as SVG or PNG."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        sys.exit('--plot needs matplotlib: pip install -r requirements-plot.txt')
+    import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
     gray = '#808080'  # legible on white and on black
@@ -293,10 +291,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                         help='the rows to measure (default: all): ' + ', '.join(map(repr, names)))
     parser.add_argument('--scale', action='store_true',
                         help='measure models of 3 to 30 million parameters, and calls of 1 to 10,000 examples, instead')
-    parser.add_argument('--json', metavar='FILE', help='write the full figures there')
+    parser.add_argument('--json', type=cli.new_file, metavar='FILE', help='write the full figures there')
     parser.add_argument('--plot', type=cli.picture, metavar='FILE', help='draw them there, as .svg or .png')
     args = parser.parse_args(argv)
 
+    if args.plot and importlib.util.find_spec('matplotlib') is None:
+        sys.exit('--plot needs matplotlib: pip install -r requirements-plot.txt')
     if args.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # TensorFlow looks for GPUs when it is first used, later than here
     tf.logging.set_verbosity(tf.logging.ERROR)

@@ -1,5 +1,6 @@
 """compare.py: its statistics, its table, its JSON, its pictures, and that a wrong answer is caught and named."""
 import contextlib
+import importlib.util
 import json
 import sys
 
@@ -100,7 +101,7 @@ def test_pictures(directories, tmp_path, monkeypatch):
 
 
 def test_no_matplotlib(directories, tmp_path, monkeypatch, ends):
-    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     assert ends(compare, *directories, '--examples', '1', '--protocols', 'Session.run', '--plot',
                 tmp_path / 'x.svg') == '--plot needs matplotlib: pip install -r requirements-plot.txt'
 
@@ -108,5 +109,7 @@ def test_no_matplotlib(directories, tmp_path, monkeypatch, ends):
 def test_bad_flags(directories, tmp_path, ends):
     assert "invalid choice: 'nonsense'" in ends(compare, '--protocols', 'nonsense')
     assert 'ends in .svg or .png' in ends(compare, '--plot', 'picture.gif')
+    for flag, name in (('--plot', 'missing/x.svg'), ('--json', 'missing/x.json'), ('--json', '')):
+        assert f'argument {flag}: expected a file' in ends(compare, flag, tmp_path / name)
     assert 'no checkpoint in' in ends(compare, '--model-dir', tmp_path, '--export-dir', directories[3])
     assert 'run python export.py' in ends(compare, *directories[:2], '--export-dir', tmp_path)
