@@ -36,14 +36,14 @@ pretrained: $(VENV)/.run
 	echo 'model_checkpoint_path: "model.ckpt-1000"' > pretrained/model/checkpoint
 
 clean:
-	rm -rf model saved_model best
+	rm -rf model saved_model best iris/model iris/saved_model
 
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.test: requirements-dev.txt requirements-plot.txt $(VENV)/.run
-	$(RUN) -m pip install --quiet --requirement requirements-dev.txt --requirement requirements-plot.txt
+$(VENV)/.test: requirements-dev.txt requirements-plot.txt requirements-serving.txt $(VENV)/.run
+	$(RUN) -m pip install --quiet $(addprefix --requirement ,$(filter %.txt,$^))
 	@touch $@
 
 $(VENV)/bin/python:

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser for a script: its docstring is the description, its errors are one line."""
 
     def __init__(self, description: Optional[str]) -> None:
-        super().__init__(description=description, allow_abbrev=False,
+        super().__init__(prog=_script(), description=description, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def add(self, *names: str, **changes) -> None:
@@ -65,5 +65,11 @@ def run(main: Callable[[Optional[Sequence[str]]], None]) -> None:
     try:
         main(None)
     except KeyboardInterrupt:
-        print(f'{os.path.basename(sys.argv[0])}: interrupted', file=sys.stderr)
+        print(f'{_script()}: interrupted', file=sys.stderr)
         sys.exit(130)
+
+
+def _script() -> str:
+    """Returns what follows `python` in the command that runs this script: train.py, or -m iris.train."""
+    spec = sys.modules['__main__'].__spec__
+    return f'-m {spec.name}' if spec else os.path.basename(sys.argv[0])

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence, Union
 
 import quiet  # noqa: F401  before TensorFlow
 
@@ -15,6 +15,7 @@ import tensorflow as tf
 import cli
 import latency
 import predictor
+import remote
 
 
 @contextlib.contextmanager
@@ -27,6 +28,19 @@ def open_saved_model(export_dir: str, signature: Optional[str] = None) -> Iterat
         predict_fn = predictor.from_saved_model(predictor.latest_export(export_dir), signature)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'{error}: run python export.py --export-dir {export_dir}')
+    with predict_fn:
+        yield asking(predict_fn)
+
+
+@contextlib.contextmanager
+def open_remote(address: str, signature: Optional[str] = None) -> Iterator[Callable]:
+    """Gives `get_predictions`, which asks the model `double` of a TensorFlow Serving at HOST:PORT."""
+    with remote.RemotePredictor(address, 'double', signature) as predict_fn:
+        yield asking(predict_fn)
+
+
+def asking(predict_fn: Union[predictor.Predictor, remote.RemotePredictor]) -> Callable:
+    """Returns `get_predictions`, which feeds and fetches what the signature of `predict_fn` tells."""
     [(key, tensor)] = predict_fn.feed_tensors.items()
     to_input = to_examples if tensor.dtype == tf.string else to_features if tensor.shape[-1] == 2 else to_number
     output = next((name for name in ('output', 'predictions', 'outputs') if name in predict_fn.fetch_tensors), None)
@@ -35,8 +49,7 @@ def open_saved_model(export_dir: str, signature: Optional[str] = None) -> Iterat
         outputs = predict_fn({key: to_input(numbers)})
         return outputs[output][:, 0] if output else None  # the head `hidden` is a layer, and not 2x
 
-    with predict_fn:
-        yield get_predictions
+    return get_predictions
 
 
 def to_number(numbers: Sequence[float]) -> list[list[float]]:
@@ -59,9 +72,13 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = cli.Parser(__doc__)
     parser.add('--export-dir', '--examples')
     parser.add_argument('--signature', metavar='NAME', help='the head to ask (default: serving_default)')
+    parser.add_argument('--remote', type=remote.host_port, metavar='HOST:PORT',
+                        help='ask the model `double` of a TensorFlow Serving there, over gRPC, not an export here')
     args = parser.parse_args(argv)
 
-    timing = latency.measure(open_saved_model(args.export_dir, args.signature), args.examples)
+    opened = (open_remote(args.remote, args.signature) if args.remote else
+              open_saved_model(args.export_dir, args.signature))
+    timing = latency.measure(opened, args.examples)
     print(f'Average time in serve.py: {timing}')
 
 

@@ -1,1 +1,1 @@
-"""A canned Estimator that takes `tf.train.Example`s, its export, and the ways to use it. Run from the repository's root."""
+"""A canned Estimator that takes `tf.train.Example`s, and the ways to use its export. Run in the repository's root."""

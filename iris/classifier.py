@@ -20,9 +20,19 @@ def feature_columns() -> list:
     return [tf.feature_column.numeric_column(key=key) for key in iris_data.FEATURES]
 
 
+def load_estimator(model_dir: str) -> tf.estimator.Estimator:
+    """Returns the trained Estimator in `model_dir`, or ends the script with a line on what is wrong there."""
+    if latest_checkpoint(model_dir) is None:
+        sys.exit(f'no checkpoint in {model_dir}: run python -m iris.train --model-dir {model_dir}')
+    return build_estimator(model_dir)
+
+
 def latest_checkpoint(model_dir: str) -> Optional[str]:
-    """Returns the path of the newest checkpoint, or None; ends the script with a line where it isn't whole."""
+    """Returns the path of the newest checkpoint, or None; ends the script with a line where it doesn't fit."""
     try:
-        return model.latest_checkpoint(model_dir)
+        checkpoint = model.latest_checkpoint(model_dir)
     except SystemExit as error:
         sys.exit(str(error).replace('python train.py', 'python -m iris.train'))
+    if checkpoint and dict(tf.train.list_variables(checkpoint)).get('dnn/logits/kernel') != [10, 3]:
+        sys.exit(f'the checkpoint {checkpoint} is of another network: choose another --model-dir')
+    return checkpoint

@@ -1,11 +1,15 @@
-"""What the iris scripts share of the data: the CSV files, the features, three flowers and how predictions are printed."""
+"""What the iris scripts share: the CSV files, the features, three flowers, and the table of their predictions."""
 from __future__ import annotations
 
 import csv
 import os
 from typing import Mapping, Sequence
 
-FEATURES = ('SepalLength', 'SepalWidth', 'PetalLength', 'PetalWidth')  # in cm, in the order of the CSV files
+import quiet  # noqa: F401  before TensorFlow
+
+import tensorflow as tf
+
+FEATURES = ('SepalLength', 'SepalWidth', 'PetalLength', 'PetalWidth')  # the columns of the CSV files
 SPECIES = ('Setosa', 'Versicolor', 'Virginica')
 
 # The flowers that every script asks for: {feature: values [3]}, and their classes.
@@ -15,7 +19,7 @@ EXPECTED = [0, 1, 2]
 
 
 def load(name: str) -> tuple[dict[str, list[float]], list[int]]:
-    """Returns the flowers of a file in data/, `iris_training.csv` or `iris_test.csv`: features {name: [n]}, labels [n]."""
+    """Returns the flowers of a CSV file in data/: features {name: [n]}, in cm, and labels [n], 0 to 2."""
     with open(os.path.join(os.path.dirname(__file__), 'data', name), newline='') as file:
         _, *rows = csv.reader(file)  # the first line: how many flowers, how many features, the species
     *columns, labels = zip(*rows)
@@ -27,9 +31,8 @@ def rows(features: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
     return [dict(zip(features, values)) for values in zip(*features.values())]
 
 
-def to_examples(features: Mapping[str, Sequence[float]]) -> list:
+def to_examples(features: Mapping[str, Sequence[float]]) -> list[tf.train.Example]:
     """Returns features {name: [n]} as n `tf.train.Example`s."""
-    import tensorflow as tf  # here, since iris/remote.py does without it over REST
     return [tf.train.Example(features=tf.train.Features(feature={
         key: tf.train.Feature(float_list=tf.train.FloatList(value=[value])) for key, value in row.items()}))
         for row in rows(features)]
@@ -50,5 +53,5 @@ def table(classes: Sequence[Sequence[object]], scores: Sequence[Sequence[float]]
     cells = [(*FEATURES, 'ClassID', 'Probability')]
     for flower, ids, probabilities in zip(zip(*FLOWERS.values()), classes, scores):
         probability, class_id = max(zip(probabilities, ids))
-        cells.append((*map(str, flower), str(int(class_id)), f'{probability:.6f}'))
+        cells.append((*map(str, flower), tf.compat.as_text(class_id), f'{probability:.6f}'))
     return '\n'.join('  '.join(cell.rjust(len(name)) for cell, name in zip(row, cells[0])) for row in cells)
