@@ -4,13 +4,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Callable, NoReturn, Optional, Sequence
+from typing import NoReturn, Optional
 
 
 def directory(text: str) -> str:
-    """Converts a flag's value to the path of a directory, there or not, for argparse."""
-    if not text or os.path.exists(text) and not os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f'expected a directory, and {text!r} is none')
+    """Converts a flag's value to the path of a directory, there or to be made, for argparse."""
+    there = os.path.abspath(text)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    if not text or not os.path.isdir(there):
+        raise argparse.ArgumentTypeError(f'expected a directory, and {there if text else text!r} is none')
     return text
 
 
@@ -23,8 +26,8 @@ def positive(text: str) -> int:
 
 def new_file(text: str) -> str:
     """Converts a flag's value to the path of a file to write, in a directory that is there, for argparse."""
-    if os.path.isdir(text) or not os.path.isdir(os.path.dirname(text) or '.'):
-        raise argparse.ArgumentTypeError(f'expected a file in a directory that is there, got {text!r}')
+    if os.path.isdir(text) or not os.access(os.path.dirname(text) or '.', os.W_OK):
+        raise argparse.ArgumentTypeError(f'expected a file in a directory that can be written to, got {text!r}')
     return text
 
 
@@ -60,16 +63,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: {message} (see python {self.prog} --help)\n')
 
 
-def run(main: Callable[[Optional[Sequence[str]]], None]) -> None:
-    """Runs a script's `main`; Ctrl-C ends it with a line instead of a traceback."""
-    try:
-        main(None)
-    except KeyboardInterrupt:
-        print(f'{_script()}: interrupted', file=sys.stderr)
-        sys.exit(130)
-
-
 def _script() -> str:
     """Returns what follows `python` in the command that runs this script: train.py, or -m iris.train."""
     spec = sys.modules['__main__'].__spec__
     return f'-m {spec.name}' if spec else os.path.basename(sys.argv[0])
+
+
+def _excepthook(kind, error, traceback):
+    if kind is KeyboardInterrupt:
+        print(f'{_script()}: interrupted', file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+# Ctrl-C ends a script with a line instead of a traceback, also while TensorFlow is imported: so import this first.
+sys.excepthook = _excepthook

@@ -63,15 +63,21 @@ class Protocol(NamedTuple):
 def open_from_estimator(model_dir: str) -> Iterator[Callable]:
     """A predictor made from the Estimator, without an export."""
     with predictor.from_estimator(model.load_estimator(model_dir), export.serving_input_receiver_fn) as predict_fn:
-        yield lambda numbers: predict_fn({'number': [[nb] for nb in numbers]})['output'][:, 0]
+        yield serve.asking(predict_fn, predict_fn.feed_tensors, predict_fn.fetch_tensors)
 
 
 @contextlib.contextmanager
 def open_tf2(export_dir: str) -> Iterator[Callable]:
     """`tf.saved_model.load`: the TensorFlow 2 way, to which post B looks ahead."""
-    loaded = tf2.saved_model.load(predictor.latest_export(export_dir))
+    loaded = tf2.saved_model.load(latest_export(export_dir))
     signature = loaded.signatures['serving_default']
-    yield lambda numbers: signature(number=tf2.constant([[nb] for nb in numbers], tf2.float32))['output'].numpy()[:, 0]
+    feeds = signature.structured_input_signature[1]
+
+    def predict_fn(inputs):
+        outputs = signature(**{key: tf2.constant(value, feeds[key].dtype) for key, value in inputs.items()})
+        return {key: output.numpy() for key, output in outputs.items()}
+
+    yield serve.asking(predict_fn, feeds, signature.structured_outputs)
 
 
 @contextlib.contextmanager
@@ -79,12 +85,24 @@ def open_session(export_dir: str) -> Iterator[Callable]:
     """`Session.run` with a feed dict: what `tf.contrib.predictor` did."""
     with tf.Graph().as_default() as graph:
         session = tf.Session()
-        meta_graph = tf.saved_model.loader.load(session, ['serve'], predictor.latest_export(export_dir))
+        meta_graph = tf.saved_model.loader.load(session, ['serve'], latest_export(export_dir))
     signature = meta_graph.signature_def['serving_default']
-    number = graph.get_tensor_by_name(signature.inputs['number'].name)
-    outputs = {'output': graph.get_tensor_by_name(signature.outputs['output'].name)}
+    feeds = {key: graph.get_tensor_by_name(info.name) for key, info in signature.inputs.items()}
+    fetches = {key: graph.get_tensor_by_name(info.name) for key, info in signature.outputs.items()}
+
+    def predict_fn(inputs):
+        return session.run(fetches, {feeds[key]: value for key, value in inputs.items()})
+
     with contextlib.closing(session):
-        yield lambda numbers: session.run(outputs, {number: [[nb] for nb in numbers]})['output'][:, 0]
+        yield serve.asking(predict_fn, feeds, fetches)
+
+
+def latest_export(export_dir: str) -> str:
+    """Returns the path of the newest export, or ends the script with a line."""
+    try:
+        return predictor.latest_export(export_dir)
+    except OSError as error:
+        sys.exit(f'{error}: run python export.py --export-dir {export_dir}')
 
 
 PROTOCOLS = [
@@ -93,8 +111,7 @@ PROTOCOLS = [
     Protocol('FastPredict', lambda model_dir, _: fast_predict.open_fast_predict(model_dir), post_b=0.352e-3),
     Protocol('FastPredict, 10 a call', lambda model_dir, _: fast_predict.open_fast_predict(model_dir), batch=10,
              post_b=0.238e-3),
-    Protocol('predictor.from_saved_model', lambda _, export_dir: serve.open_saved_model(export_dir),
-             post_a=0.19 / 100, post_b=0.178e-3),
+    Protocol('predictor.from_saved_model', lambda _, export_dir: serve.open_saved_model(export_dir), post_b=0.178e-3),
     Protocol('predictor.from_estimator', lambda model_dir, _: open_from_estimator(model_dir)),
     Protocol('tf.saved_model.load', lambda _, export_dir: open_tf2(export_dir)),
     Protocol('Session.run', lambda _, export_dir: open_session(export_dir)),
@@ -109,7 +126,6 @@ def compare(protocols: Sequence[Protocol], model_dir: str, export_dir: str,
       WrongAnswer: A prediction is more than 0.1% off. The message begins with the protocol's name.
     """
     with contextlib.ExitStack() as stack:
-        stack.callback(gc.enable)
         stopwatches = {}
         for turn in range(ROUNDS + 1):  # the first loads, and warms up
             for protocol in protocols:
@@ -266,7 +282,7 @@ def plot(records: Sequence[dict], path: str) -> None:
             axes.text(right * 1.3e6, record['protocol'], latency.seconds(record['median']), va='center')
         for post, marker, color in (('post_a', 'D', '#e8710a'), ('post_b', 'o', '#d93025')):
             posts = [(record[post] * 1e6, record['protocol']) for record in records if record[post]]
-            axes.scatter(*zip(*posts), marker=marker, color=color, zorder=3,
+            axes.scatter([seconds for seconds, _ in posts], [name for _, name in posts], marker=marker, color=color, zorder=3,
                          label={'post_a': "post A, its author's machine", 'post_b': 'post B, RTX 2080 Ti'}[post])
         axes.set(xscale='log', xlabel='microseconds an example (median), logarithmic', xlim=(1, 2e6))
         axes.invert_yaxis()
@@ -295,18 +311,22 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument('--plot', type=cli.picture, metavar='FILE', help='draw them there, as .svg or .png')
     args = parser.parse_args(argv)
 
+    protocols = [protocol for protocol in PROTOCOLS if protocol.name in args.protocols]
+    if args.scale:
+        protocols = [protocol for protocol in protocols if protocol.batch == 1]  # it has its own batches
+        if not protocols:
+            parser.error('--scale measures none of --protocols')
     if args.plot and importlib.util.find_spec('matplotlib') is None:
         sys.exit('--plot needs matplotlib: pip install -r requirements-plot.txt')
     if args.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # TensorFlow looks for GPUs when it is first used, later than here
     tf.logging.set_verbosity(tf.logging.ERROR)
     machine = describe_machine(model.device_config(args.device)[0])
-    protocols = [protocol for protocol in PROTOCOLS if protocol.name in args.protocols]
     print('Python {python}, TensorFlow {tensorflow}, numpy {numpy}; {processor}, {cores} cores, on {device}; '.format(
-        **machine) + f'{args.examples:,} examples a row (Estimator.predict: a hundredth)', flush=True)
+        **machine) + f'{args.examples:,} examples a row (Estimator.predict: a hundredth, at least {ROUNDS})', flush=True)
 
     if args.scale:
-        records = compare_scale([protocol for protocol in protocols if protocol.batch == 1], args.examples // 20)
+        records = compare_scale(protocols, args.examples // 20)
     else:
         records = compare_protocols(protocols, args)
     if args.json:
@@ -317,4 +337,4 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    main()

@@ -40,12 +40,12 @@ def example_receiver_fn() -> tf.estimator.export.ServingInputReceiver:
 RECEIVERS = {'number': serving_input_receiver_fn, 'raw': raw_receiver_fn, 'example': example_receiver_fn}
 
 
-def remove_old_exports(export_dir_base: str, keep: int) -> list[str]:
-    """Removes the oldest complete exports but `keep`, nothing else, and returns their paths."""
-    removed = predictor.exports(export_dir_base)[keep:]
-    for export_dir in removed:
-        shutil.rmtree(export_dir)
-    return removed
+def remove_old_exports(export_dir: str, keep: int) -> list[str]:
+    """Removes the oldest complete exports beside `export_dir` until `keep` are left with it, and returns their paths."""
+    others = [other for other in predictor.exports(os.path.dirname(export_dir)) if other != export_dir]
+    for other in others[keep - 1:]:
+        shutil.rmtree(other)
+    return others[keep - 1:]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -66,9 +66,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     print(f'Exported to {export_dir}. To look at it:\n'
           f'{os.path.relpath(os.path.dirname(sys.executable))}/saved_model_cli show --all --dir {export_dir}')
-    for removed in remove_old_exports(args.export_dir, args.keep) if args.keep else ():
+    for removed in remove_old_exports(export_dir, args.keep) if args.keep else ():
         print(f'Removed {removed}')
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    main()

@@ -52,6 +52,8 @@ class FastPredict:
           ValueError: A spec without that dimension, or an Estimator without a checkpoint.
         """
         self._is_dict = isinstance(feature_spec, Mapping)
+        if not feature_spec:
+            raise ValueError(f'expected a TensorSpec, or a dict of at least one, got {feature_spec}')
         self._specs = dict(feature_spec) if self._is_dict else {'features': feature_spec}
         for key, spec in self._specs.items():
             if not spec.shape.rank or spec.shape.as_list()[0] is not None:
@@ -105,9 +107,7 @@ class FastPredict:
         for key, spec in self._specs.items():
             dtype, shape = spec.dtype.as_numpy_dtype, spec.shape.as_list()
             try:
-                array = np.asarray(given[key], dtype)
-                if dtype is object:
-                    array = np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
+                array = _cast(given[key], dtype)
             except (TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f'{key}: expected {spec.dtype.name} {shape}, '
                                  f'got {given[key]!r:.200}: {error}') from None
@@ -118,6 +118,20 @@ class FastPredict:
                                  f'as in the features before it, got {len(array)}')
             arrays.append(array)
         return arrays
+
+
+def _cast(value, dtype):
+    """Returns an array-like as an array of a dtype; raises TypeError or ValueError where that would change a value."""
+    if dtype is object:
+        return np.vectorize(tf.compat.as_bytes, otypes=[object])(np.asarray(value, object))
+    array = np.asarray(value)
+    with np.errstate(invalid='ignore'):
+        cast = array.astype(dtype, copy=False)
+    if array.dtype.kind in 'OSUMm' or array.dtype.kind == 'c' != cast.dtype.kind:
+        raise TypeError(f'it is {array.dtype}')
+    if cast.dtype.kind in 'biu' and array.dtype != cast.dtype and (cast != array).any():
+        raise ValueError('it does not fit')
+    return cast
 
 
 class _OpenPredict(tf.train.SessionRunHook):
@@ -135,7 +149,11 @@ class _OpenPredict(tf.train.SessionRunHook):
         self._opened = futures.Future()  # of the function that runs a step
         self._thread = threading.Thread(target=self._hold_open, args=(estimator, checkpoint), daemon=True)
         self._thread.start()
-        self._step = self._opened.result()
+        try:
+            self._step = self._opened.result()
+        except BaseException:  # Ctrl-C, for one
+            self._closed.set()
+            raise
 
     def ask(self, arrays):
         """Returns the predictions, an array or a dict of them, for a list of arrays of features."""
@@ -227,5 +245,4 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    import cli
-    cli.run(main)
+    main()

@@ -1,6 +1,8 @@
 """The service that asks for predictions, the timing of its answers, and how a timing is printed. Needs no TensorFlow."""
 from __future__ import annotations
 
+import itertools
+import sys
 import time
 from typing import Callable, ContextManager, Iterator, NamedTuple, Optional, Sequence
 
@@ -57,7 +59,11 @@ class Stopwatch:
         tic = time.perf_counter()
         self._get_predictions = self._opened.__enter__()
         self._load = time.perf_counter() - tic
-        self.ask(self._batch)
+        try:
+            self.ask(self._batch)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -70,9 +76,8 @@ class Stopwatch:
           WrongAnswer: A prediction is more than 0.1% off.
         """
         get_predictions, batch = self._get_predictions, self._batch
-        numbers = list(my_service(-(-examples // batch) * batch))
-        for start in range(0, len(numbers), batch):
-            asked = numbers[start:start + batch]
+        numbers = my_service(-(-examples // batch) * batch)
+        while asked := list(itertools.islice(numbers, batch)):
             tic = time.perf_counter()
             predictions = get_predictions(asked)
             self._times.append(time.perf_counter() - tic)

@@ -98,10 +98,12 @@ def load_estimator(model_dir: str, checkpoint: Optional[str] = None) -> tf.estim
       model_dir: The directory of the checkpoints.
       checkpoint: The path of the one that will be used. Default: the newest.
     """
-    if checkpoint:
-        check_whole(checkpoint)
-    else:
+    if checkpoint is None:
         checkpoint = latest_checkpoint(model_dir)
+    elif not os.path.isfile(f'{checkpoint}.index'):
+        sys.exit(f'no checkpoint {checkpoint}: expected a path as {os.path.join(model_dir, "model.ckpt-1000")}')
+    else:
+        check_whole(checkpoint)
     if checkpoint is None:
         sys.exit(f'no checkpoint in {model_dir}: run python train.py --model-dir {model_dir}')
     hidden_units = checkpoint_hidden_units(checkpoint)
@@ -116,7 +118,8 @@ def latest_checkpoint(model_dir: str) -> Optional[str]:
         check_whole(state.model_checkpoint_path)
         return state.model_checkpoint_path
     if tf.gfile.Glob(os.path.join(model_dir, '*.index')):
-        sys.exit(f'{model_dir}/checkpoint is missing or damaged: move {model_dir} away and run python train.py')
+        sys.exit(f'{model_dir}/checkpoint is missing or damaged: move {model_dir} away and run '
+                 f'python train.py --model-dir {model_dir}')
     return None
 
 
@@ -127,8 +130,9 @@ def check_whole(checkpoint: str) -> None:
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)  # compares its checksum
     except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
+        model_dir = os.path.dirname(checkpoint)
         sys.exit(f'the checkpoint {checkpoint} is damaged ({str(error).splitlines()[0]:.200}): '
-                 f'move {os.path.dirname(checkpoint)} away and run python train.py')
+                 f'move {model_dir} away and run python train.py --model-dir {model_dir}')
 
 
 def checkpoint_hidden_units(checkpoint: str) -> int:

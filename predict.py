@@ -44,4 +44,4 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    main()

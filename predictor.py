@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from google.protobuf import message, text_format
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2, saved_model_pb2
-from tensorflow.python.client import pywrap_tf_session  # private: see _unwrapped
 
 # A model with variables of up to this many bytes is frozen. That saves a few microseconds a call: much for a small
 # model, nothing for a large one, whose memory it would double.
@@ -305,10 +304,9 @@ def latest_export(export_dir_base: str) -> str:
     Raises:
       OSError: There is none, or no such directory.
     """
-    export_dirs = exports(export_dir_base)
-    if not export_dirs:
-        raise FileNotFoundError(f'no complete export in {export_dir_base}')
-    return export_dirs[0]
+    for export_dir in _exports(export_dir_base):
+        return export_dir
+    raise FileNotFoundError(f'no complete export in {export_dir_base}')
 
 
 def exports(export_dir_base: str) -> list[str]:
@@ -320,13 +318,18 @@ def exports(export_dir_base: str) -> list[str]:
     Raises:
       OSError: No such directory.
     """
+    return list(_exports(export_dir_base))
+
+
+def _exports(export_dir_base):
     export_dir_base = os.fsdecode(export_dir_base)
     if not tf.gfile.IsDirectory(export_dir_base):
         raise FileNotFoundError(f'no directory {export_dir_base}')
     names = (name.rstrip('/') for name in tf.gfile.ListDirectory(export_dir_base))
-    timestamps = sorted(filter(str.isdecimal, names), key=int, reverse=True)
-    return [export_dir for export_dir in (os.path.join(export_dir_base, timestamp) for timestamp in timestamps)
-            if _is_complete(export_dir)]
+    for timestamp in sorted(filter(str.isdecimal, names), key=int, reverse=True):
+        export_dir = os.path.join(export_dir_base, timestamp)
+        if _is_complete(export_dir):
+            yield export_dir
 
 
 def _is_complete(export_dir):
@@ -430,7 +433,11 @@ def _is_computed(tensor, fed):
 
 def _unwrapped(function):
     """Returns the C function under a `session._Callable`: fewer steps in Python, 0.3 us faster. Takes (arrays, None)."""
-    run = functools.partial(pywrap_tf_session.TF_SessionRunCallable, function._session._session, function._handle)
+    try:
+        from tensorflow.python.client import pywrap_tf_session
+        run = functools.partial(pywrap_tf_session.TF_SessionRunCallable, function._session._session, function._handle)
+    except (ImportError, AttributeError):  # private, as all of this; in TensorFlow 2.15 and 2.21
+        return lambda arrays, _: function(*arrays)
     run.owner = function  # frees the handle when it is deleted
     return run
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Callable, Iterator, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence
 
+import cli
 import quiet  # noqa: F401  before TensorFlow
 
 import tensorflow as tf
 
-import cli
 import latency
 import predictor
 import remote
@@ -25,25 +25,34 @@ def open_saved_model(export_dir: str, signature: Optional[str] = None) -> Iterat
     For the other exports that export.py makes, the signature tells what to feed and what to fetch.
     """
     try:
-        predict_fn = predictor.from_saved_model(predictor.latest_export(export_dir), signature)
+        newest = predictor.latest_export(export_dir)
+        predict_fn = predictor.from_saved_model(newest, signature)
     except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f'{error}: run python export.py --export-dir {export_dir}')
+        sys.exit(f'{error}' if signature else f'{error}: run python export.py --export-dir {export_dir}')
     with predict_fn:
-        yield asking(predict_fn)
+        yield asking(predict_fn, predict_fn.feed_tensors, predict_fn.fetch_tensors)
 
 
 @contextlib.contextmanager
 def open_remote(address: str, signature: Optional[str] = None) -> Iterator[Callable]:
     """Gives `get_predictions`, which asks the model `double` of a TensorFlow Serving at HOST:PORT."""
     with remote.RemotePredictor(address, 'double', signature) as predict_fn:
-        yield asking(predict_fn)
+        yield asking(predict_fn, predict_fn.feed_tensors, predict_fn.fetch_tensors)
 
 
-def asking(predict_fn: Union[predictor.Predictor, remote.RemotePredictor]) -> Callable:
-    """Returns `get_predictions`, which feeds and fetches what the signature of `predict_fn` tells."""
-    [(key, tensor)] = predict_fn.feed_tensors.items()
-    to_input = to_examples if tensor.dtype == tf.string else to_features if tensor.shape[-1] == 2 else to_number
-    output = next((name for name in ('output', 'predictions', 'outputs') if name in predict_fn.fetch_tensors), None)
+def asking(predict_fn: Callable[[dict], dict], feeds: Mapping[str, Any], fetches: Iterable[str]) -> Callable:
+    """Returns `get_predictions`, which feeds and fetches what the signature of `predict_fn` says.
+
+    Args:
+      predict_fn: A function from {input key: value} to {output key: array}.
+      feeds: {input key: what has its dtype and shape}.
+      fetches: The output keys.
+    """
+    output = next((name for name in ('output', 'predictions', 'outputs') if name in fetches), None)
+    if len(feeds) != 1 or output is None and list(fetches) != ['hidden']:
+        sys.exit(f'the export takes {sorted(feeds)} and gives {sorted(fetches)}: it is none of those of export.py')
+    [(key, tensor)] = feeds.items()
+    to_input = to_examples if tensor.dtype == tf.string else to_features if tensor.shape[-1:] == [2] else to_number
 
     def get_predictions(numbers):
         outputs = predict_fn({key: to_input(numbers)})
@@ -83,4 +92,4 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    main()

@@ -80,9 +80,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         step = tf.train.load_variable(checkpoint, 'global_step')
         hidden_units = args.hidden_units or model.checkpoint_hidden_units(checkpoint)
         model.check_fits(checkpoint, hidden_units)
+        if args.best:  # what it has found until now isn't in a checkpoint
+            sys.exit(f'--best trains from the beginning, and {args.model_dir} has {step:,} steps: '
+                     'choose another --model-dir')
     if step >= args.steps:
-        print(f'{args.model_dir} is trained already: {step:,} steps. To go on: python train.py --steps {step + 1000}. '
-              f'To train afresh: rm -r {args.model_dir}')
+        print(f'{args.model_dir} is trained already: {step:,} steps. To go on: python train.py '
+              f'--model-dir {args.model_dir} --steps {step + 1000}. To train afresh: rm -r {args.model_dir}')
         return
     device, session_config = model.device_config(args.device)
     print(f'Training on {device}, from step {step:,} to {args.steps:,}', flush=True)
@@ -100,4 +103,4 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    main()

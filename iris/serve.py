@@ -7,9 +7,8 @@ from __future__ import annotations
 import sys
 from typing import Optional, Sequence
 
-import quiet  # noqa: F401  before TensorFlow
-
 import cli
+import quiet  # noqa: F401  before TensorFlow
 import predictor
 from iris import iris_data
 
@@ -28,4 +27,4 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    main()

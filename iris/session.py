@@ -7,12 +7,12 @@ from __future__ import annotations
 import sys
 from typing import Optional, Sequence
 
+import cli
 import quiet  # noqa: F401  before TensorFlow
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import cli
 import predictor
 from iris import iris_data
 
@@ -47,4 +47,4 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    main()

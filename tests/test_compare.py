@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import compare
+import export
 import latency
+import train
+from tf1 import tf
 
 
 @contextlib.contextmanager
@@ -100,6 +103,29 @@ def test_pictures(directories, tmp_path, monkeypatch):
     assert all(row['median'] > 0 and row['peak_memory'] > 50e6 for row in rows)
 
 
+@pytest.mark.parametrize('flags, receiver', [(['--hidden-units', '4'], 'number'), ([], 'raw'), ([], 'example')])
+def test_other_exports(flags, receiver, tmp_path, capsys):
+    model_dir, export_dir = str(tmp_path / 'model'), str(tmp_path / 'saved_model')
+    train.main(['--model-dir', model_dir, *flags])
+    export.main(['--model-dir', model_dir, '--export-dir', export_dir, '--receiver', receiver])
+    compare.main(['--model-dir', model_dir, '--export-dir', export_dir, '--examples', '20'])
+    assert len(capsys.readouterr().out.splitlines()) >= 2 + len(compare.PROTOCOLS)
+
+
+def test_picture_of_a_protocol_that_no_post_has(directories, tmp_path):
+    compare.main([*directories, '--examples', '20', '--protocols', 'Session.run', '--plot', str(tmp_path / 'x.svg')])
+    assert 'Session.run' in (tmp_path / 'x.svg').read_text()
+
+
+def test_device(directories, monkeypatch, ends, capsys):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.setattr(compare.os, 'environ', dict(compare.os.environ))
+    compare.main([*directories, '--examples', '10', '--protocols', 'Session.run', '--device', 'cpu'])
+    assert ' on CPU; ' in capsys.readouterr().out and compare.os.environ['CUDA_VISIBLE_DEVICES'] == '-1'
+    if not tf.config.experimental.list_physical_devices('GPU'):
+        assert 'TensorFlow sees no GPU' in ends(compare, *directories, '--device', 'gpu')
+
+
 def test_no_matplotlib(directories, tmp_path, monkeypatch, ends):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     assert ends(compare, *directories, '--examples', '1', '--protocols', 'Session.run', '--plot',
@@ -111,5 +137,6 @@ def test_bad_flags(directories, tmp_path, ends):
     assert 'ends in .svg or .png' in ends(compare, '--plot', 'picture.gif')
     for flag, name in (('--plot', 'missing/x.svg'), ('--json', 'missing/x.json'), ('--json', '')):
         assert f'argument {flag}: expected a file' in ends(compare, flag, tmp_path / name)
+    assert '--scale measures none' in ends(compare, '--scale', '--protocols', 'FastPredict, 10 a call')
     assert 'no checkpoint in' in ends(compare, '--model-dir', tmp_path, '--export-dir', directories[3])
     assert 'run python export.py' in ends(compare, *directories[:2], '--export-dir', tmp_path)

@@ -194,8 +194,9 @@ def test_export_of_another_checkpoint(tmp_path, ends):
     with predictor.from_saved_model(predictor.latest_export(str(tmp_path / 'old'))) as predict_fn:
         expected = tf.train.load_variable(str(checkpoint), 'dense/kernel').sum()
         np.testing.assert_allclose(predict_fn({'number': [[1]]})['output'], [[expected]], rtol=1e-6)
-    assert 'model.ckpt-7 is damaged' in ends(export, '--model-dir', tmp_path / 'model', '--export-dir',
-                                             tmp_path / 'new', '--checkpoint', tmp_path / 'model/model.ckpt-7')
+    for nonsense in (tmp_path / 'model/model.ckpt-7', tmp_path / 'model', 'nonsense', ''):
+        assert ends(export, '--model-dir', tmp_path / 'model', '--export-dir', tmp_path / 'new',
+                    '--checkpoint', nonsense).startswith(f'no checkpoint {nonsense}: expected a path as ')
     assert not (tmp_path / 'new').exists()
 
 
@@ -208,6 +209,22 @@ def test_best_stops_early_and_exports(tmp_path, capsys):
         numbers = np.arange(201.)[:, None]
         np.testing.assert_allclose(predict_fn({'number': numbers})['output'], 2 * numbers, rtol=1e-3, atol=1e-3)
     assert os.listdir(tmp_path / 'best') == [os.path.basename(best)]
+
+
+def test_best_needs_a_model_dir_of_its_own(trained, tmp_path, ends):
+    before = snapshot(trained)
+    for steps in ('500', '2000'):
+        assert f'--best trains from the beginning, and {trained} has 1,000 steps' in \
+            ends(train, '--model-dir', trained, '--best', tmp_path / 'best', '--steps', steps)
+    assert snapshot(trained) == before and os.listdir(tmp_path) == []
+
+
+def test_keep_never_removes_the_export_just_made(trained, exported, tmp_path, capsys):
+    [timestamp] = os.listdir(exported)
+    shutil.copytree(os.path.join(exported, timestamp), tmp_path / '9999999999')  # from a clock that was ahead
+    export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--keep', '1'])
+    [left] = os.listdir(tmp_path)
+    assert f'Exported to {tmp_path}/{left}.' in capsys.readouterr().out and left != '9999999999'
 
 
 def test_numbers_to_evaluate_on_are_held_out():

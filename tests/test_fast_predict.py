@@ -399,6 +399,23 @@ def test_error_in_the_graph(estimator_of, mode, predict, first):
     in_thread(ask)
 
 
+@pytest.mark.parametrize('dtype, value', [
+    (tf.int32, [1.5]), (tf.int32, np.array([2 ** 40])), (tf.int32, [np.nan]), (tf.uint8, [300]), (tf.uint8, [-1]),
+    (tf.float32, [None]), (tf.float32, np.array([1j])), (tf.float32, ['3']), (tf.bool, [2])])
+def test_a_value_that_a_cast_would_change_is_refused(estimator_of, dtype, value):
+    estimator = estimator_of(lambda features: tf.cast(features, tf.float32))
+    with FastPredict(estimator, tf.TensorSpec([None], dtype)) as fast_predict:
+        with pytest.raises(ValueError, match=f'features: expected {dtype.name}'):
+            fast_predict.predict(value)
+        assert fast_predict.predict([1.0 if dtype == tf.float32 else 1]) == [1.0]
+
+
+@pytest.mark.parametrize('spec', [{}, None])
+def test_no_feature_spec_is_refused(toy, spec):
+    with pytest.raises(ValueError, match='expected a TensorSpec'):
+        FastPredict(toy, spec)
+
+
 def test_prediction_hooks_are_not_called(estimator_of):
     called = []
 

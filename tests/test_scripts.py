@@ -70,7 +70,7 @@ def test_train_says_that_it_is_trained_and_goes_on_when_asked(trained, tmp_path,
     model_dir = shutil.copytree(trained, tmp_path / 'model')
     before = snapshot(model_dir)
     train.main(['--model-dir', str(model_dir)])
-    assert capsys.readouterr().out == (f'{model_dir} is trained already: 1,000 steps. To go on: python train.py '
+    assert capsys.readouterr().out == (f'{model_dir} is trained already: 1,000 steps. To go on: python train.py --model-dir {model_dir} '
                                        f'--steps 2000. To train afresh: rm -r {model_dir}\n')
     assert snapshot(model_dir) == before
     train.main(['--model-dir', str(model_dir), '--steps', '1100'])
@@ -233,6 +233,7 @@ def test_bad_flags(script_module, tmp_path, ends):
     (tmp_path / 'file').write_text('')
     directory = '--export-dir' if script_module is serve else '--model-dir'
     assert f'argument {directory}: expected a directory, and ' in ends(script_module, directory, tmp_path / 'file')
+    assert f'{tmp_path}/file' in ends(script_module, directory, tmp_path / 'file' / 'below')
     assert 'unrecognized arguments: --nonsense' in ends(script_module, '--nonsense')
     if script_module is not export:
         count = '--steps' if script_module is train else '--examples'
@@ -259,7 +260,52 @@ def test_interrupt_is_one_line(tmp_path):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         lines = [line for line in process.communicate(timeout=60)[1].splitlines() if 'train.py' in line]
-    assert lines == ['train.py: interrupted'] and process.returncode == 130
+    assert lines == ['train.py: interrupted'] and process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize('name', ['train.py', 'serve.py', 'compare.py'])
+def test_interrupt_while_tensorflow_is_imported_is_one_line(name, tmp_path):
+    with subprocess.Popen([sys.executable, os.path.join(ROOT, name)], cwd=tmp_path, stderr=subprocess.PIPE,
+                          text=True) as process:
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[1].splitlines() == [f'{name}: interrupted']
+    assert process.returncode != 0
+
+
+@pytest.mark.skipif(not shutil.which('make'), reason='there is no make')
+@pytest.mark.parametrize('python', ['nonsense', 'false'])
+def test_make_says_which_pythons_will_do(python, tmp_path):
+    process = subprocess.run(['make', 'run', f'PYTHON={python}', f'VENV={tmp_path}/venv'], cwd=ROOT, text=True,
+                             capture_output=True)
+    assert process.returncode != 0 and os.listdir(tmp_path) == []
+    assert process.stderr.splitlines()[0] == (
+        f'TensorFlow 2.21 needs Python 3.10, 3.11, 3.12 or 3.13, which {python} is not: '
+        'install one, or name one: make PYTHON=/path/to/python3.12')
+
+
+def test_an_export_of_another_model_is_refused(tmp_path, ends):
+    with tf.Graph().as_default(), tf.Session() as session:
+        x, y = tf.placeholder(tf.float32, [None, 1]), tf.placeholder(tf.float32, [None, 1])
+        for name, inputs, outputs in (('1', {'x': x, 'y': y}, {'output': x + y}), ('2', {'x': x}, {'nonsense': x * 2})):
+            tf.saved_model.simple_save(session, str(tmp_path / name / '1'), inputs, outputs)
+    assert "takes ['x', 'y'] and gives ['output']" in ends(serve, '--export-dir', tmp_path / '1')
+    assert "takes ['x'] and gives ['nonsense']" in ends(serve, '--export-dir', tmp_path / '2')
+
+
+def test_a_failing_first_call_closes_what_was_opened():
+    closed = []
+
+    class Opened:
+        def __enter__(self):
+            return lambda numbers: [0 for _ in numbers]
+
+        def __exit__(self, *exc_info):
+            closed.append(exc_info[0])
+
+    with pytest.raises(latency.WrongAnswer):
+        latency.measure(Opened(), examples=1)
+    assert closed == [latency.WrongAnswer]
 
 
 def test_measure_counts_what_it_says():
