@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+import compare
 import export
 import fast_predict
 import latency
@@ -339,3 +340,12 @@ def test_seconds():
 
 def test_my_service_starts_as_the_posts_does():
     assert list(latency.my_service(10)) == list(range(100, 110))
+
+
+def test_what_tensorflow_1_15_wrote_answers_through_every_protocol(capsys):
+    written = os.path.join(ROOT, 'tests/data/tensorflow_1_15')
+    before = snapshot(written)
+    compare.main(['--model-dir', f'{written}/model', '--export-dir', f'{written}/saved_model', '--examples', '100'])
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(compare.PROTOCOLS)
+    assert_learned(f'{written}/model')
+    assert snapshot(written) == before
