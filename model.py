@@ -25,10 +25,10 @@ def build_fn(features: tf.Tensor, params: Mapping[str, Any]) -> dict[str, tf.Ten
       {'hidden': float32 [n, hidden_units]}.
     """
     if params['hidden_units']:
-        # Positive weights, since a hidden layer that starts near zero, or with both signs, may stay there.
-        hidden = tf.layers.dense(features, params['hidden_units'],
-                                 kernel_initializer=tf.random_uniform_initializer(0, 1), name='hidden')
-        predictions = tf.layers.dense(hidden, 1, kernel_initializer=tf.random_uniform_initializer(0, 1), name='dense')
+        # Positive weights, of the size that Glorot and Bengio give: a hidden layer that starts with both signs may stay.
+        initializer = tf.random_uniform_initializer(0, (6 / (2 + params['hidden_units'])) ** 0.5)
+        hidden = tf.layers.dense(features, params['hidden_units'], kernel_initializer=initializer, name='hidden')
+        predictions = tf.layers.dense(hidden, 1, kernel_initializer=initializer, name='dense')
         return {'hidden': hidden, 'predictions': predictions}
     # One layer with the weights a and b: a·x + b·x = 2x. Its variables are dense/kernel and dense/bias, so that the
     # posts' own checkpoints fit. The initializer was TensorFlow 1's default; today's ignores Estimator's seed.
