@@ -1,4 +1,5 @@
-# make run: train, export, predict in each way, compare. make test: the tests. Both set up .venv first, if need be.
+# make run: train, export, predict in each way, compare. make test: the tests. make cluster: train in three processes.
+# Each sets up .venv first, if need be.
 
 VENV ?= .venv
 SERVES = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
@@ -6,7 +7,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 
 	$(shell $(python) -c '$(SERVES)' 2>/dev/null && echo $(python))))
 RUN = $(VENV)/bin/python
 
-.PHONY: run compare test benchmark pretrained clean
+.PHONY: run compare cluster test benchmark pretrained clean
 
 run: $(VENV)/.run
 	$(RUN) train.py
@@ -20,6 +21,10 @@ compare: $(VENV)/.run
 	@test -d model || $(RUN) train.py
 	@test -d saved_model || $(RUN) export.py
 	$(RUN) compare.py
+
+cluster: $(VENV)/.run
+	rm -rf cluster
+	$(RUN) cluster.py
 
 test: $(VENV)/.test
 	$(RUN) -m pytest $(TESTS)
@@ -36,7 +41,7 @@ pretrained: $(VENV)/.run
 	echo 'model_checkpoint_path: "model.ckpt-1000"' > pretrained/model/checkpoint
 
 clean:
-	rm -rf model saved_model best iris/model iris/saved_model
+	rm -rf model saved_model best cluster iris/model iris/saved_model
 
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --requirement requirements.txt

@@ -2,9 +2,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
+import re
+import shutil
 import sys
-from typing import NoReturn, Optional
+from typing import Iterator, NoReturn, Optional
 
 
 def directory(text: str) -> str:
@@ -63,6 +67,47 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: {message} (see python {self.prog} --help)\n')
 
 
+@contextlib.contextmanager
+def writing_to(directory: str) -> Iterator[None]:
+    """Makes a directory and keeps other scripts from writing there meanwhile.
+
+    Ends the script with a line where one does, or where writing fails, on a full disk for instance. What TensorFlow has
+    half written by then is removed.
+    """
+    try:
+        os.makedirs(directory, exist_ok=True)
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(None, 'no permission to write')
+        descriptor = os.open(directory, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or this process killed
+    except BlockingIOError:
+        sys.exit(f'another script writes to {directory} now: wait until it has ended, or choose another directory')
+    except OSError as error:
+        sys.exit(f"can't write to {directory} ({error.strerror}): choose another directory")
+    from tensorflow import errors  # here, for this module is imported first
+    before = set(os.listdir(directory))
+    try:
+        yield
+    except (OSError, errors.PermissionDeniedError, errors.ResourceExhaustedError) as error:
+        sys.exit(f'stopped at work in {directory}: {reason(error)}')
+    finally:
+        for name in set(os.listdir(directory)) - before:
+            if _TEMPORARY.fullmatch(name):
+                path = os.path.join(directory, name)
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+        os.close(descriptor)
+
+
+# As TensorFlow names exports, checkpoints and other files until they are whole.
+_TEMPORARY = re.compile(r'temp-\d+|.+-\d+_temp|.+\.tmp[0-9a-f]{32}')
+
+
+def reason(error: Exception) -> str:
+    """Returns the line of an error that says what is wrong: TensorFlow's texts have it between stack traces."""
+    found = re.search('^Node: .*\n(.+)', str(error), re.M) or re.search('(.+)', str(error))
+    return f'{found[1]:.300}' if found else type(error).__name__
+
+
 def _script() -> str:
     """Returns what follows `python` in the command that runs this script: train.py, or -m iris.train."""
     spec = sys.modules['__main__'].__spec__
@@ -72,6 +117,8 @@ def _script() -> str:
 def _excepthook(kind, error, traceback):
     if kind is KeyboardInterrupt:
         print(f'{_script()}: interrupted', file=sys.stderr)
+    elif kind is BrokenPipeError:  # python compare.py | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
     else:
         sys.__excepthook__(kind, error, traceback)
 

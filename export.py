@@ -61,8 +61,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     tf.logging.set_verbosity(tf.logging.INFO)
     estimator = model.load_estimator(args.model_dir, args.checkpoint)
 
-    export_dir = os.fsdecode(estimator.export_saved_model(args.export_dir, RECEIVERS[args.receiver],
-                                                          checkpoint_path=args.checkpoint))
+    with cli.writing_to(args.export_dir):
+        export_dir = os.fsdecode(estimator.export_saved_model(args.export_dir, RECEIVERS[args.receiver],
+                                                              checkpoint_path=args.checkpoint))
+        predictor.write_checksum(export_dir)
 
     print(f'Exported to {export_dir}. To look at it:\n'
           f'{os.path.relpath(os.path.dirname(sys.executable))}/saved_model_cli show --all --dir {export_dir}')

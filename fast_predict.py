@@ -16,6 +16,9 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
+if __name__ == '__main__':
+    import cli  # before TensorFlow
+
 try:
     from tf1 import tf
 except ModuleNotFoundError:  # in a project of its own, with an Estimator from elsewhere
@@ -232,6 +235,7 @@ def open_fast_predict(model_dir: str) -> Iterator[Callable[[Sequence[float]], li
 def main(argv: Optional[Sequence[str]] = None) -> None:
     import cli
     import latency
+
     parser = cli.Parser(__doc__)
     parser.add('--model-dir', '--examples')
     parser.add_argument('--batch', type=cli.positive, default=10, metavar='N',

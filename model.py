@@ -5,6 +5,7 @@ import os
 import sys
 from typing import Any, Mapping, Optional, Union
 
+import cli
 from tf1 import tf
 
 
@@ -84,8 +85,23 @@ def output(prediction: Union[Any, Mapping[str, Any]]) -> float:
 
 def build_estimator(model_dir: str, hidden_units: int = 0, **config) -> tf.estimator.Estimator:
     """Returns the Estimator of all scripts, its checkpoints in `model_dir`; `config` goes to its RunConfig."""
-    return tf.estimator.Estimator(model_fn, params={'hidden_units': hidden_units},
-                                  config=tf.estimator.RunConfig(model_dir, **config))
+    return tf.estimator.Estimator(model_fn, params={'hidden_units': hidden_units}, config=run_config(model_dir, **config))
+
+
+def run_config(model_dir: str, session_config: Optional[tf.ConfigProto] = None, **config) -> tf.estimator.RunConfig:
+    """Returns a RunConfig; ends the script with a line where TF_CONFIG, which it reads, describes no cluster."""
+    try:
+        result = tf.estimator.RunConfig(model_dir, **config)
+    except (AttributeError, TypeError, ValueError) as error:
+        if 'TF_CONFIG' not in os.environ:
+            raise
+        sys.exit(f'TF_CONFIG={os.environ["TF_CONFIG"]:.200} is no cluster ({cli.reason(error)}): '
+                 'cluster.py has an example')
+    if session_config is None:
+        return result
+    if result.session_config:  # in a cluster: which processes this one depends on, the parameter servers
+        session_config.device_filters.extend(result.session_config.device_filters)
+    return result.replace(session_config=session_config)
 
 
 def load_estimator(model_dir: str, checkpoint: Optional[str] = None) -> tf.estimator.Estimator:
@@ -108,20 +124,28 @@ def load_estimator(model_dir: str, checkpoint: Optional[str] = None) -> tf.estim
     return build_estimator(model_dir, hidden_units)
 
 
-def latest_checkpoint(model_dir: str) -> Optional[str]:
-    """Returns the path of the newest checkpoint, or None; ends the script with a line where it isn't whole."""
+def latest_checkpoint(model_dir: str, train: str = 'python train.py') -> Optional[str]:
+    """Returns the path of the newest checkpoint, or None; ends the script with a line where it isn't whole.
+
+    Args:
+      model_dir: The directory of the checkpoints.
+      train: The command that trains there, for that line.
+    """
     state = tf.train.get_checkpoint_state(model_dir)
     if state:
-        check_whole(state.model_checkpoint_path)
+        check_whole(state.model_checkpoint_path, train)
         return state.model_checkpoint_path
-    if tf.gfile.Glob(os.path.join(model_dir, '*.index')):
+    written = tf.gfile.ListDirectory(model_dir) if tf.gfile.IsDirectory(model_dir) else []
+    indexes = [name for name in written if name.endswith('.index')]
+    # A training that was killed while it wrote its first checkpoint, of step 0, has nothing to go on from.
+    if 'checkpoint' in written or indexes not in ([], ['model.ckpt-0.index']):
         sys.exit(f'{model_dir}/checkpoint is missing or damaged: move {model_dir} away and run '
-                 f'python train.py --model-dir {model_dir}')
+                 f'{train} --model-dir {model_dir}')
     return None
 
 
-def check_whole(checkpoint: str) -> None:
-    """Ends the script with a line where a checkpoint isn't there or can't be read to its end."""
+def check_whole(checkpoint: str, train: str = 'python train.py') -> None:
+    """Ends the script with a line where a checkpoint isn't there or can't be read to its end; see latest_checkpoint."""
     try:
         reader = tf.train.load_checkpoint(checkpoint)
         for name in reader.get_variable_to_shape_map():
@@ -129,7 +153,7 @@ def check_whole(checkpoint: str) -> None:
     except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
         model_dir = os.path.dirname(checkpoint)
         sys.exit(f'the checkpoint {checkpoint} is damaged ({str(error).splitlines()[0]:.200}): '
-                 f'move {model_dir} away and run python train.py --model-dir {model_dir}')
+                 f'move {model_dir} away and run {train} --model-dir {model_dir}')
 
 
 def checkpoint_hidden_units(checkpoint: str) -> int:

@@ -11,6 +11,7 @@ A SavedModel is a program: load only those you trust.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import threading
@@ -298,6 +299,28 @@ def from_estimator(estimator: Any, serving_input_receiver_fn: Callable, output_k
         return Predictor(session, *_signature_tensors(graph, signature_def), tuned)
 
 
+def write_checksum(export_dir: str) -> None:
+    """Writes the checksum of an export's graph into the export; whoever loads it with this module then compares it.
+
+    TensorFlow itself compares checksums of variables only. With a byte changed, saved_model.pb may load, and answer wrong.
+    `cd EXPORT_DIR && sha256sum --check assets.extra/sha256sum` compares it by hand.
+    """
+    path = os.path.join(export_dir, _CHECKSUM)
+    tf.gfile.MakeDirs(os.path.dirname(path))
+    with tf.gfile.Open(os.path.join(export_dir, 'saved_model.pb'), 'rb') as file:
+        checksum = _checksum(file.read())
+    with tf.gfile.Open(path + '.temp', 'wb') as file:
+        file.write(checksum)
+    tf.gfile.Rename(path + '.temp', path, overwrite=True)
+
+
+_CHECKSUM = 'assets.extra/sha256sum'  # TensorFlow's place for files that it doesn't know
+
+
+def _checksum(content):
+    return f'{hashlib.sha256(content).hexdigest()}  saved_model.pb\n'.encode()
+
+
 def latest_export(export_dir_base: str) -> str:
     """Returns the path of the newest complete export below a directory.
 
@@ -313,7 +336,8 @@ def exports(export_dir_base: str) -> list[str]:
     """Returns the paths of the complete exports below a directory, the newest first.
 
     An export is a subdirectory with a number, its timestamp, for a name. It is complete when its `saved_model.pb` can
-    be read and all files of its variables are there: what is still being copied doesn't count.
+    be read, has the checksum that was written with it, if any, and all files of its variables are there: what is still
+    being copied doesn't count.
 
     Raises:
       OSError: No such directory.
@@ -353,6 +377,11 @@ def _read_saved_model(export_dir):
     try:
         with tf.gfile.Open(path, 'rb') as file:
             content = file.read()
+        checksum = os.path.join(export_dir, _CHECKSUM)
+        if tf.gfile.Exists(checksum):
+            with tf.gfile.Open(checksum, 'rb') as file:
+                if file.read() != _checksum(content):
+                    raise ValueError(f'{path} is damaged: its checksum is not that of {checksum}')
         if path.endswith('txt'):
             text_format.Parse(content, saved_model)
         else:

@@ -2,10 +2,12 @@
 
     python train.py
 
-leaves checkpoints in model/. Run again, it goes on from the last one, after being killed for instance.
+leaves checkpoints in model/. Run again, it goes on from the last one, after being killed for instance. Where TF_CONFIG
+describes a cluster, it does the part of its task there: chief, worker, ps or evaluator.
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -55,9 +57,21 @@ def train_best(estimator: tf.estimator.Estimator, seed: int, steps: int, best_di
 
     exported = predictor.latest_export(os.path.join(estimator.model_dir, 'export', 'best'))
     timestamp = os.path.basename(exported)
+    predictor.write_checksum(exported)
     shutil.copytree(exported, os.path.join(best_dir, f'temp-{timestamp}'))
     os.rename(os.path.join(best_dir, f'temp-{timestamp}'), os.path.join(best_dir, timestamp))
     return os.path.join(best_dir, timestamp)
+
+
+def train_in_cluster(estimator: tf.estimator.Estimator, seed: int, steps: int) -> None:
+    """Does the part of this process's task in the cluster of TF_CONFIG. A parameter server goes on until it is killed."""
+    try:
+        tf.estimator.train_and_evaluate(
+            estimator,
+            tf.estimator.TrainSpec(lambda: train_input_fn(seed), max_steps=steps),
+            tf.estimator.EvalSpec(eval_input_fn, steps=None, start_delay_secs=0, throttle_secs=1))
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:  # its address, for one
+        sys.exit(f'the task in TF_CONFIG={os.environ["TF_CONFIG"]} failed: {cli.reason(error)}')
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -69,6 +83,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                         help='of the initial weights and the order of the examples (default: %(default)s)')
     parser.add_argument('--hidden-units', type=cli.positive, metavar='N',
                         help='put a hidden layer of N units in (default: none, or what model/ was trained with)')
+    parser.add_argument('--save-checkpoints-steps', type=cli.positive, metavar='N',
+                        help='write a checkpoint every N steps (default: 250, with --best 50)')
     parser.add_argument('--best', type=cli.directory, nargs='?', const='best', metavar='DIR',
                         help='evaluate on numbers held out, stop early, and export the best model to DIR (best)')
     args = parser.parse_args(argv)
@@ -83,21 +99,29 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         if args.best:  # what it has found until now isn't in a checkpoint
             sys.exit(f'--best trains from the beginning, and {args.model_dir} has {step:,} steps: '
                      'choose another --model-dir')
-    if step >= args.steps:
+    device, session_config = model.device_config(args.device)
+    estimator = model.build_estimator(args.model_dir, hidden_units, tf_random_seed=args.seed,
+                                      save_checkpoints_steps=args.save_checkpoints_steps or (50 if args.best else 250),
+                                      session_config=session_config)
+    config, in_cluster = estimator.config, 'TF_CONFIG' in os.environ
+    if args.best and in_cluster:
+        sys.exit('--best trains on one machine, and TF_CONFIG asks for a cluster: leave one of them out')
+    if step >= args.steps and config.task_type != 'evaluator':
         print(f'{args.model_dir} is trained already: {step:,} steps. To go on: python train.py '
               f'--model-dir {args.model_dir} --steps {step + 1000}. To train afresh: rm -r {args.model_dir}')
         return
-    device, session_config = model.device_config(args.device)
-    print(f'Training on {device}, from step {step:,} to {args.steps:,}', flush=True)
+    task = f', as {config.task_type} {config.task_id}, with the others in TF_CONFIG' if in_cluster else ''
+    print(f'Training on {device}, from step {step:,} to {args.steps:,}{task}', flush=True)
 
-    estimator = model.build_estimator(args.model_dir, hidden_units, tf_random_seed=args.seed,
-                                      save_checkpoints_steps=50 if args.best else 250, session_config=session_config)
-    if args.best:
-        print(f'Exported the best model to {train_best(estimator, args.seed, args.steps, args.best)}')
-    else:
-        estimator.train(lambda: train_input_fn(args.seed), max_steps=args.steps)
+    with cli.writing_to(args.model_dir) if config.is_chief else contextlib.nullcontext():
+        if args.best:
+            print(f'Exported the best model to {train_best(estimator, args.seed, args.steps, args.best)}')
+        elif in_cluster:
+            train_in_cluster(estimator, args.seed, args.steps)
+        else:
+            estimator.train(lambda: train_input_fn(args.seed), max_steps=args.steps)
 
-    if dict(tf.train.list_variables(args.model_dir)).get('dense/kernel') == [2, 1]:  # the posts' network
+    if config.is_chief and dict(tf.train.list_variables(args.model_dir)).get('dense/kernel') == [2, 1]:  # the posts'
         a, b = estimator.get_variable_value('dense/kernel')[:, 0]
         print(f'Trained: f([x, y]) = {a:.5f} x {b:+.5f} y {estimator.get_variable_value("dense/bias")[0]:+.5f}')
 

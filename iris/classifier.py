@@ -12,7 +12,7 @@ from tf1 import tf
 def build_estimator(model_dir: str, **config) -> tf.estimator.Estimator:
     """Returns the Estimator of all iris scripts, its checkpoints in `model_dir`; `config` goes to its RunConfig."""
     return tf.estimator.DNNClassifier(feature_columns=feature_columns(), hidden_units=[10, 10], n_classes=3,
-                                      config=tf.estimator.RunConfig(model_dir, **config))
+                                      config=model.run_config(model_dir, **config))
 
 
 def feature_columns() -> list:
@@ -29,10 +29,7 @@ def load_estimator(model_dir: str) -> tf.estimator.Estimator:
 
 def latest_checkpoint(model_dir: str) -> Optional[str]:
     """Returns the path of the newest checkpoint, or None; ends the script with a line where it doesn't fit."""
-    try:
-        checkpoint = model.latest_checkpoint(model_dir)
-    except SystemExit as error:
-        sys.exit(str(error).replace('python train.py', 'python -m iris.train'))
+    checkpoint = model.latest_checkpoint(model_dir, 'python -m iris.train')
     if checkpoint and dict(tf.train.list_variables(checkpoint)).get('dnn/logits/kernel') != [10, 3]:
         sys.exit(f'the checkpoint {checkpoint} is of another network: choose another --model-dir')
     return checkpoint

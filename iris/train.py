@@ -51,9 +51,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
               f'--steps {step + 1000}. To train afresh: rm -r {args.model_dir}')
         return
     estimator = classifier.build_estimator(args.model_dir, tf_random_seed=args.seed)
-    estimator.train(lambda: train_input_fn(*iris_data.load('iris_training.csv'), args.seed), max_steps=args.steps)
-
-    metrics = estimator.evaluate(lambda: eval_input_fn(*iris_data.load('iris_test.csv')))
+    with cli.writing_to(args.model_dir):
+        estimator.train(lambda: train_input_fn(*iris_data.load('iris_training.csv'), args.seed), max_steps=args.steps)
+        metrics = estimator.evaluate(lambda: eval_input_fn(*iris_data.load('iris_test.csv')))
     print(f'Test set accuracy: {metrics["accuracy"]:.3f}')
 
     predictions = estimator.predict(lambda: eval_input_fn(iris_data.FLOWERS))
@@ -64,7 +64,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     spec = tf.feature_column.make_parse_example_spec(classifier.feature_columns())
     receiver_fn = tf.estimator.export.build_parsing_serving_input_receiver_fn(spec)
-    print(f'Exported to {os.fsdecode(estimator.export_saved_model(args.export_dir, receiver_fn))}')
+    with cli.writing_to(args.export_dir):
+        export_dir = os.fsdecode(estimator.export_saved_model(args.export_dir, receiver_fn))
+        predictor.write_checksum(export_dir)
+    print(f'Exported to {export_dir}')
 
 
 if __name__ == '__main__':
