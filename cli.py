@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from typing import Iterator, NoReturn, Optional
+from typing import Any, Iterator, NoReturn, Optional
 
 
 def directory(text: str) -> str:
@@ -42,7 +42,7 @@ def picture(text: str) -> str:
     return new_file(text)
 
 
-_FLAGS = {
+_FLAGS: dict[str, dict[str, Any]] = {
     '--model-dir': dict(metavar='DIR', type=directory, default='model', help='where the checkpoints are'),
     '--export-dir': dict(metavar='DIR', type=directory, default='saved_model', help='where the exports are'),
     '--examples': dict(metavar='N', type=positive, default=10_000, help='how many numbers to predict'),
@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=_script(), description=description, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def add(self, *names: str, **changes) -> None:
+    def add(self, *names: str, **changes: Any) -> None:
         """Adds flags that several scripts share; `changes` to their options, a default say, are this script's own."""
         for name in names:
             options = {**_FLAGS[name], **changes}

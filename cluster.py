@@ -2,8 +2,8 @@
 
     python cluster.py
 
-A process learns from TF_CONFIG where the others are and which of them it is. On several machines: train.py on each, with
-their addresses in place of 127.0.0.1, and --model-dir on a disk that they share.
+A process learns from TF_CONFIG where the others are and which of them it is. On several machines: train.py on each,
+with their addresses in place of 127.0.0.1, and --model-dir on a disk that they share.
 """
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def start(task: str, cluster: dict[str, list[str]], *args: str) -> subprocess.Po
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def show():
-        for line in process.stdout:
+        for line in process.stdout or ():
             print(f'{task:6} | {line}', end='', flush=True)
 
     threading.Thread(target=show).start()
@@ -48,7 +48,7 @@ def start(task: str, cluster: dict[str, list[str]], *args: str) -> subprocess.Po
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = cli.Parser(__doc__)
     parser.add('--model-dir', default='cluster')
-    parser.add_argument('--steps', type=cli.positive, default=20_000, metavar='N',
+    parser.add_argument('--steps', type=cli.positive, default=5000, metavar='N',
                         help='train until the step N, of all together (default: %(default)s)')
     args = parser.parse_args(argv)
 

@@ -7,6 +7,7 @@ for all of them. All answers are checked.
 """
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import importlib.util
@@ -15,10 +16,11 @@ import multiprocessing
 import os
 import platform
 import resource
+import signal
 import sys
 import tempfile
 from concurrent import futures
-from typing import Callable, ContextManager, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, ContextManager, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -188,7 +190,7 @@ def print_row(cells: Sequence[str], widths: Sequence[int]) -> None:
           flush=True)
 
 
-def compare_protocols(protocols, args) -> list[dict]:
+def compare_protocols(protocols: Sequence[Protocol], args: argparse.Namespace) -> list[dict]:
     """Prints the table, a row as soon as it is measured, and returns the figures."""
     widths = [max(len(protocol.name) for protocol in PROTOCOLS), 7, 10, 7, 7, 10, 8, 7, 7]
     print_row(HEADER, widths)
@@ -237,11 +239,12 @@ def measure_model(name: str, directory: str, parameters: int, batch: int, calls:
             'peak_memory': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
-def in_child(function: Callable, *args):
+def in_child(function: Callable, *args: Any) -> Any:
     """Calls a function in a process of its own, so that its peak of memory is its own too."""
     context = multiprocessing.get_context('forkserver')  # forks a process that has imported TensorFlow, not used it
     context.set_forkserver_preload([__name__])
-    with futures.ProcessPoolExecutor(1, context) as pool:
+    silently = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # how it dies of Ctrl-C: this process says it
+    with futures.ProcessPoolExecutor(1, context, *silently) as pool:
         return pool.submit(function, *args).result()
 
 
@@ -282,7 +285,8 @@ def plot(records: Sequence[dict], path: str) -> None:
             axes.text(right * 1.3e6, record['protocol'], latency.seconds(record['median']), va='center')
         for post, marker, color in (('post_a', 'D', '#e8710a'), ('post_b', 'o', '#d93025')):
             posts = [(record[post] * 1e6, record['protocol']) for record in records if record[post]]
-            axes.scatter([seconds for seconds, _ in posts], [name for _, name in posts], marker=marker, color=color, zorder=3,
+            times, names = [seconds for seconds, _ in posts], [name for _, name in posts]
+            axes.scatter(times, names, marker=marker, color=color, zorder=3,
                          label={'post_a': "post A, its author's machine", 'post_b': 'post B, RTX 2080 Ti'}[post])
         axes.set(xscale='log', xlabel='microseconds an example (median), logarithmic', xlim=(1, 2e6))
         axes.invert_yaxis()
@@ -293,7 +297,8 @@ def plot(records: Sequence[dict], path: str) -> None:
             line = [(record['parameters'], record['median'] * 1e6) for record in records
                     if record['protocol'] == protocol and record['batch'] == 1]
             axes.plot(*zip(*line), marker='o', label=protocol, linestyle=('-', '--')[number % 2])
-        axes.set(xscale='log', yscale='log', xlabel='parameters of the model', ylabel='microseconds an example (median)')
+        axes.set(xscale='log', yscale='log', xlabel='parameters of the model',
+                 ylabel='microseconds an example (median)')
         axes.legend(bbox_to_anchor=(1.02, 1), loc='upper left', labelcolor=gray, framealpha=0)
     figure.savefig(path, transparent=True, bbox_inches='tight', metadata={'Date': None} if path.endswith('svg') else {})
     pyplot.close(figure)
@@ -319,11 +324,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.plot and importlib.util.find_spec('matplotlib') is None:
         sys.exit('--plot needs matplotlib: pip install -r requirements-plot.txt')
     if args.device == 'cpu':
-        os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # TensorFlow looks for GPUs when it is first used, later than here
+        os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # TensorFlow looks for GPUs at its first use, after this
     tf.logging.set_verbosity(tf.logging.ERROR)
     machine = describe_machine(model.device_config(args.device)[0])
-    print('Python {python}, TensorFlow {tensorflow}, numpy {numpy}; {processor}, {cores} cores, on {device}; '.format(
-        **machine) + f'{args.examples:,} examples a row (Estimator.predict: a hundredth, at least {ROUNDS})', flush=True)
+    print('Python {python}, TensorFlow {tensorflow}, numpy {numpy}; {processor}, {cores} cores, on {device}; '
+          '{examples:,} examples a row (Estimator.predict: a hundredth, at least {rounds})'.format(
+              **machine, examples=args.examples, rounds=ROUNDS), flush=True)
 
     if args.scale:
         records = compare_scale(protocols, args.examples // 20)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import cli
 import model
@@ -40,8 +40,25 @@ def example_receiver_fn() -> tf.estimator.export.ServingInputReceiver:
 RECEIVERS = {'number': serving_input_receiver_fn, 'raw': raw_receiver_fn, 'example': example_receiver_fn}
 
 
+def export_model(estimator: tf.estimator.Estimator, export_dir_base: str, serving_input_receiver_fn: Callable,
+                 checkpoint: Optional[str] = None) -> str:
+    """Exports a checkpoint, the newest by default, to export_dir_base/<timestamp>/, with a checksum; returns that path.
+
+    Ends the script with a line where it can't be written.
+    """
+    with cli.writing_to(export_dir_base):
+        export_dir = os.fsdecode(estimator.export_saved_model(export_dir_base, serving_input_receiver_fn,
+                                                              checkpoint_path=checkpoint))
+        try:
+            predictor.write_checksum(export_dir)
+        except BaseException:
+            shutil.rmtree(export_dir)
+            raise
+    return export_dir
+
+
 def remove_old_exports(export_dir: str, keep: int) -> list[str]:
-    """Removes the oldest complete exports beside `export_dir` until `keep` are left with it, and returns their paths."""
+    """Removes the oldest complete exports beside `export_dir` until `keep` are left with it; returns their paths."""
     others = [other for other in predictor.exports(os.path.dirname(export_dir)) if other != export_dir]
     for other in others[keep - 1:]:
         shutil.rmtree(other)
@@ -61,10 +78,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     tf.logging.set_verbosity(tf.logging.INFO)
     estimator = model.load_estimator(args.model_dir, args.checkpoint)
 
-    with cli.writing_to(args.export_dir):
-        export_dir = os.fsdecode(estimator.export_saved_model(args.export_dir, RECEIVERS[args.receiver],
-                                                              checkpoint_path=args.checkpoint))
-        predictor.write_checksum(export_dir)
+    export_dir = export_model(estimator, args.export_dir, RECEIVERS[args.receiver], args.checkpoint)
 
     print(f'Exported to {export_dir}. To look at it:\n'
           f'{os.path.relpath(os.path.dirname(sys.executable))}/saved_model_cli show --all --dir {export_dir}')

@@ -1,12 +1,13 @@
-"""The service that asks for predictions, the timing of its answers, and how a timing is printed. Needs no TensorFlow."""
+"""The service that asks for predictions, the timing of its answers, and how a timing is printed. No TensorFlow."""
 from __future__ import annotations
 
 import itertools
 import sys
 import time
-from typing import Callable, ContextManager, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, ContextManager, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
+
 
 class WrongAnswer(SystemExit):
     """A prediction that isn't 2x. Ends a script with a line and status 1, unless it is caught."""
@@ -49,11 +50,12 @@ class Stopwatch:
         """Takes a way to predict.
 
         Args:
-          opened: A context manager; to enter it is to load the model. It gives `get_predictions`, a function from a list
-            of numbers to their predictions.
+          opened: A context manager; to enter it is to load the model. It gives `get_predictions`, a function from a
+            list of numbers to their predictions.
           batch: How many numbers to ask for in a call.
         """
-        self._opened, self._batch, self._times = opened, batch, []
+        self._opened, self._batch = opened, batch
+        self._times: list[float] = []
 
     def __enter__(self) -> Stopwatch:
         tic = time.perf_counter()
@@ -66,7 +68,7 @@ class Stopwatch:
             raise
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: Any) -> None:
         self._opened.__exit__(*exc_info)
 
     def ask(self, examples: int) -> None:
@@ -114,5 +116,5 @@ def seconds(value: float) -> str:
     """Formats a time as a person reads it: 65 ms, 6.1 us."""
     for unit, factor, least in (('s', 1, 0.95), ('ms', 1e3, 0.95), ('us', 1e6, 0.095), ('ns', 1e9, 0)):
         if value * factor >= least:
-            break
-    return f'{value * factor:.{1 if value * factor < 9.95 else 0}f} {unit}'
+            return f'{value * factor:.{1 if value * factor < 9.95 else 0}f} {unit}'
+    raise ValueError(f'expected a time, got {value}')

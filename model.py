@@ -10,7 +10,7 @@ from tf1 import tf
 
 
 def number_to_features(number: tf.Tensor) -> tf.Tensor:
-    """Returns the features [n, 2] of numbers [n, 1], float32. Training and serving both call it, so they can't differ."""
+    """Returns the features [n, 2] of numbers [n, 1], float32. Training and serving both call it: they can't differ."""
     return tf.tile(number, [1, 2])
 
 
@@ -78,17 +78,19 @@ def model_fn(features: Union[tf.Tensor, Mapping[str, tf.Tensor]], labels: Option
     return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=train_op)
 
 
-def output(prediction: Union[Any, Mapping[str, Any]]) -> float:
+def output(prediction: Any) -> float:
     """Returns the number in one of the predictions that an Estimator yields: f([x, x])."""
     return (prediction['predictions'] if isinstance(prediction, dict) else prediction)[0]
 
 
-def build_estimator(model_dir: str, hidden_units: int = 0, **config) -> tf.estimator.Estimator:
+def build_estimator(model_dir: str, hidden_units: int = 0, **config: Any) -> tf.estimator.Estimator:
     """Returns the Estimator of all scripts, its checkpoints in `model_dir`; `config` goes to its RunConfig."""
-    return tf.estimator.Estimator(model_fn, params={'hidden_units': hidden_units}, config=run_config(model_dir, **config))
+    params = {'hidden_units': hidden_units}
+    return tf.estimator.Estimator(model_fn, params=params, config=run_config(model_dir, **config))
 
 
-def run_config(model_dir: str, session_config: Optional[tf.ConfigProto] = None, **config) -> tf.estimator.RunConfig:
+def run_config(model_dir: str, session_config: Optional[tf.ConfigProto] = None,
+               **config: Any) -> tf.estimator.RunConfig:
     """Returns a RunConfig; ends the script with a line where TF_CONFIG, which it reads, describes no cluster."""
     try:
         result = tf.estimator.RunConfig(model_dir, **config)
@@ -131,7 +133,10 @@ def latest_checkpoint(model_dir: str, train: str = 'python train.py') -> Optiona
       model_dir: The directory of the checkpoints.
       train: The command that trains there, for that line.
     """
-    state = tf.train.get_checkpoint_state(model_dir)
+    try:
+        state = tf.train.get_checkpoint_state(model_dir)
+    except ValueError:  # empty, or no text; with other damage it returns None
+        state = None
     if state:
         check_whole(state.model_checkpoint_path, train)
         return state.model_checkpoint_path

@@ -25,6 +25,7 @@ else:
     stderr = os.dup(2)
     noise = '^(WARNING: All log messages before absl::InitializeLog|I0000 )'
     grep = subprocess.Popen(['grep', '--line-buffered', '-vE', noise], stdin=subprocess.PIPE, stdout=stderr)
+    assert grep.stdin
     os.dup2(grep.stdin.fileno(), 2)
     try:
         import tensorflow

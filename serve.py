@@ -36,7 +36,8 @@ def open_saved_model(export_dir: str, signature: Optional[str] = None) -> Iterat
 @contextlib.contextmanager
 def open_remote(address: str, signature: Optional[str] = None) -> Iterator[Callable]:
     """Gives `get_predictions`, which asks the model `double` of a TensorFlow Serving at HOST:PORT."""
-    with remote.RemotePredictor(address, 'double', signature) as predict_fn:
+    predict_fn = remote.RemotePredictor(address, 'double', signature)
+    with predict_fn:
         yield asking(predict_fn, predict_fn.feed_tensors, predict_fn.fetch_tensors)
 
 

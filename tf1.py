@@ -14,8 +14,10 @@ import importlib.util
 import os
 import sys
 import types
+from typing import Any
 
-_SERVED = 'TensorFlow 2.21 with tensorflow-estimator 2.15.0 and tf_keras 2.21 (pip install -r requirements.txt), or TensorFlow 2.15'
+_SERVED = ('TensorFlow 2.21 with tensorflow-estimator 2.15.0 and tf_keras 2.21 (pip install -r requirements.txt), '
+           'or TensorFlow 2.15')
 
 # Estimator is built on Keras 2. From TensorFlow 2.16 on, tf.keras is Keras 3 unless this is set before the import;
 # TensorFlow 2.15's tf.keras is Keras 2 and looks for tf_keras, in vain, when it is set.
@@ -61,7 +63,7 @@ def _restore_estimator() -> None:
     tensorflow.compat.v1.estimator = importlib.import_module('tensorflow_estimator._api.v1.estimator')
 
 
-def _add_module(name: str, **members) -> None:
+def _add_module(name: str, **members: Any) -> None:
     module = types.ModuleType(name, f'Stands in, by tf1.py, for what TensorFlow {tensorflow.__version__} lacks.')
     vars(module).update(members)
     parent, _, child = name.rpartition('.')
@@ -79,7 +81,8 @@ def _version(package: str) -> str:
 if tensorflow.__version__.startswith('2.21.'):
     if (_version('tensorflow-estimator'), _version('tf_keras')[:5]) != ('2.15.0', '2.21.'):
         raise ImportError(f'tf1.py found TensorFlow {tensorflow.__version__}, tensorflow-estimator '
-                          f'{_version("tensorflow-estimator")} and tf_keras {_version("tf_keras")}; it serves {_SERVED}')
+                          f'{_version("tensorflow-estimator")} and tf_keras {_version("tf_keras")}; '
+                          f'it serves {_SERVED}')
     _restore_estimator()
 elif not tensorflow.__version__.startswith('2.15.'):
     raise ImportError(f'tf1.py found TensorFlow {tensorflow.__version__}; it serves {_SERVED}')

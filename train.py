@@ -64,7 +64,7 @@ def train_best(estimator: tf.estimator.Estimator, seed: int, steps: int, best_di
 
 
 def train_in_cluster(estimator: tf.estimator.Estimator, seed: int, steps: int) -> None:
-    """Does the part of this process's task in the cluster of TF_CONFIG. A parameter server goes on until it is killed."""
+    """Does this process's task in the cluster of TF_CONFIG. A parameter server goes on until it is killed."""
     try:
         tf.estimator.train_and_evaluate(
             estimator,

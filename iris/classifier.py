@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Optional
+from typing import Any, Optional
 
 import model
 from iris import iris_data
 from tf1 import tf
 
 
-def build_estimator(model_dir: str, **config) -> tf.estimator.Estimator:
+def build_estimator(model_dir: str, **config: Any) -> tf.estimator.Estimator:
     """Returns the Estimator of all iris scripts, its checkpoints in `model_dir`; `config` goes to its RunConfig."""
     return tf.estimator.DNNClassifier(feature_columns=feature_columns(), hidden_units=[10, 10], n_classes=3,
                                       config=model.run_config(model_dir, **config))

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import csv
 import os
-from typing import Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import quiet  # noqa: F401  before TensorFlow
 
@@ -43,7 +43,7 @@ def serialized(features: Mapping[str, Sequence[float]]) -> list[bytes]:
     return [example.SerializeToString() for example in to_examples(features)]
 
 
-def table(classes: Sequence[Sequence[object]], scores: Sequence[Sequence[float]]) -> str:
+def table(classes: Iterable[Iterable[Any]], scores: Iterable[Iterable[Any]]) -> str:
     """Returns the predictions for FLOWERS as a table: for each flower its features, likeliest class and probability.
 
     Args:

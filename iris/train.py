@@ -6,10 +6,10 @@ leaves checkpoints in iris/model/ and an export, which takes serialized `tf.trai
 """
 from __future__ import annotations
 
-import os
 from typing import Mapping, Optional, Sequence
 
 import cli
+import export
 import predictor
 from iris import classifier, iris_data
 from tf1 import tf
@@ -64,10 +64,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     spec = tf.feature_column.make_parse_example_spec(classifier.feature_columns())
     receiver_fn = tf.estimator.export.build_parsing_serving_input_receiver_fn(spec)
-    with cli.writing_to(args.export_dir):
-        export_dir = os.fsdecode(estimator.export_saved_model(args.export_dir, receiver_fn))
-        predictor.write_checksum(export_dir)
-    print(f'Exported to {export_dir}')
+    print(f'Exported to {export.export_model(estimator, args.export_dir, receiver_fn)}')
 
 
 if __name__ == '__main__':

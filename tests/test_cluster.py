@@ -1,0 +1,98 @@
+"""Training in a cluster that TF_CONFIG describes: real processes on loopback."""
+import json
+import shutil
+import socket
+import time
+
+import pytest
+
+import cluster
+import train
+from test_scripts import assert_learned, snapshot
+from tf1 import tf
+
+
+class Output:
+    """What the tasks of a cluster print."""
+
+    def __init__(self, capsys):
+        self._capsys, self._text = capsys, ''
+
+    def read(self):
+        self._text += self._capsys.readouterr().out
+        return self._text
+
+    def wait_for(self, task, words, seconds=120):
+        """Waits until a task prints a line with these words, from now on."""
+        seen, end = len(self.read()), time.monotonic() + seconds
+        while not any(line.startswith(task) and words in line for line in self.read()[seen:].splitlines()):
+            assert time.monotonic() < end, self.read()
+            time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_make_cluster(tmp_path, capsys):
+    cluster.main(['--model-dir', str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert 'chief  | Trained: f([x, y]) = ' in printed and f'The model in {tmp_path} answers 2x' in printed
+    for task in ('chief', 'worker'):  # both did steps
+        assert any(line.startswith(task) and ', step = ' in line for line in printed.splitlines())
+    assert tf.train.load_variable(str(tmp_path), 'global_step') >= 5000
+    assert_learned(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_rejoins_and_an_evaluator_evaluates(tmp_path, capsys):
+    output, args = Output(capsys), ('--model-dir', str(tmp_path), '--steps', '12000')
+    addresses = {task: [address] for task, address in zip(cluster.TASKS, cluster.free_addresses(3))}
+    tasks = {task: cluster.start(task, addresses, *args) for task in (*cluster.TASKS, 'evaluator')}
+    try:
+        output.wait_for('worker', ', step = ')
+        tasks['worker'].kill()
+        output.wait_for('chief', ', step = ')  # without it
+        tasks['worker'] = cluster.start('worker', addresses, *args)
+        output.wait_for('worker', ', step = ')
+        for task in ('chief', 'worker', 'evaluator'):
+            assert tasks[task].wait(300) == 0
+        assert tasks['ps'].poll() is None
+    finally:
+        for task in tasks.values():
+            task.kill()
+    assert tf.train.load_variable(str(tmp_path), 'global_step') >= 12000
+    assert_learned(tmp_path)
+    assert 'evaluator | INFO:tensorflow:Saving dict for global step 12' in output.read()
+
+
+@pytest.mark.parametrize('tf_config, words', [
+    ('{', 'Expecting property name'), ('', 'Expecting value'), ('[]', "'list' object"),
+    ('{"cluster": 5}', '`cluster` must be'),
+    ('{"cluster": {"chief": ["localhost:1"], "ps": ["localhost:2"]}}', 'task type must be set'),
+    ('{"cluster": {"chief": ["localhost:1"]}, "task": {"type": "wrong", "index": 0}}', 'not a valid task_type'),
+    ('{"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}', 'must have one "chief"')])
+def test_wrong_tf_config(tf_config, words, tmp_path, ends, monkeypatch):
+    monkeypatch.setenv('TF_CONFIG', tf_config)
+    line = ends(train, '--model-dir', tmp_path / 'model')
+    assert line.startswith(f'TF_CONFIG={tf_config} is no cluster (') and words in line
+    assert not (tmp_path / 'model').exists()
+
+
+def test_an_address_in_use(tmp_path, ends, monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as used:
+        addresses = {'chief': [f'127.0.0.1:{used.getsockname()[1]}'], 'ps': ['127.0.0.1:1']}
+        monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': addresses, 'task': {'type': 'chief', 'index': 0}}))
+        assert 'failed: Could not start gRPC server' in ends(train, '--model-dir', tmp_path)
+
+
+def test_an_evaluator_of_a_trained_model(trained, tmp_path, monkeypatch, caplog):
+    addresses = {'chief': ['127.0.0.1:1'], 'ps': ['127.0.0.1:2']}
+    monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': addresses, 'task': {'type': 'evaluator', 'index': 0}}))
+    model_dir = shutil.copytree(trained, tmp_path / 'model')
+    before = snapshot(model_dir)
+    train.main(['--model-dir', str(model_dir)])
+    assert {name: content for name, content in snapshot(model_dir).items() if '/eval/' not in name} == before
+    assert 'Saving dict for global step 1000' in caplog.text
+
+
+def test_best_is_for_one_machine(tmp_path, ends, monkeypatch):
+    monkeypatch.setenv('TF_CONFIG', '{}')
+    assert '--best trains on one machine' in ends(train, '--model-dir', tmp_path / 'model', '--best', tmp_path / 'best')
