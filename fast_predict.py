@@ -104,16 +104,16 @@ class FastPredict:
         """Returns the features as arrays in the order of the specs, or tells what is wrong with them."""
         given = features if self._is_dict else {'features': features}
         if not isinstance(given, Mapping) or given.keys() != self._specs.keys():
-            got = list(given) if isinstance(given, Mapping) else f'{features!r:.200}'
+            got = _shown(list(given) if isinstance(given, Mapping) else features)
             raise ValueError(f'expected a dict with the features {list(self._specs)}, got {got}')
         arrays = []
         for key, spec in self._specs.items():
             dtype, shape = spec.dtype.as_numpy_dtype, spec.shape.as_list()
             try:
                 array = _cast(given[key], dtype)
-            except (TypeError, ValueError, OverflowError) as error:
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
                 raise ValueError(f'{key}: expected {spec.dtype.name} {shape}, '
-                                 f'got {given[key]!r:.200}: {error}') from None
+                                 f'got {_shown(given[key])}: {error!s:.200}') from None
             if len(shape) != array.ndim or any(size not in (None, got) for size, got in zip(shape, array.shape)):
                 raise ValueError(f'{key}: expected {spec.dtype.name} {shape}, got the shape {list(array.shape)}')
             if not len(array) or len(array) != len(arrays[0] if arrays else array):
@@ -128,13 +128,20 @@ def _cast(value, dtype):
     if dtype is object:
         return np.vectorize(tf.compat.as_bytes, otypes=[object])(np.asarray(value, object))
     array = np.asarray(value)
+    if array.dtype.kind in 'OSUMm' or array.dtype.kind == 'c' != np.dtype(dtype).kind:
+        raise TypeError(f'it is {array.dtype}')
     with np.errstate(invalid='ignore'):
         cast = array.astype(dtype, copy=False)
-    if array.dtype.kind in 'OSUMm' or array.dtype.kind == 'c' != cast.dtype.kind:
-        raise TypeError(f'it is {array.dtype}')
     if cast.dtype.kind in 'biu' and array.dtype != cast.dtype and (cast != array).any():
         raise ValueError('it does not fit')
     return cast
+
+
+def _shown(value):
+    try:
+        return f'{value!r:.200}'
+    except Exception:  # nested too deep, an int of more digits than Python prints, or an error of its own
+        return f'something of type {type(value).__name__}'
 
 
 class _OpenPredict(tf.train.SessionRunHook):
