@@ -130,6 +130,8 @@ def _cast(value, dtype):
     array = np.asarray(value)
     if array.dtype.kind in 'OSUMm' or array.dtype.kind == 'c' != np.dtype(dtype).kind:
         raise TypeError(f'it is {array.dtype}')
+    if np.ma.is_masked(value):
+        raise ValueError('a value of it is masked')
     with np.errstate(invalid='ignore'):
         cast = array.astype(dtype, copy=False)
     if cast.dtype.kind in 'biu' and array.dtype != cast.dtype and (cast != array).any():
