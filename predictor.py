@@ -71,7 +71,8 @@ class Predictor:
 
         Args:
           input_dict: {input key: value}. A value is a scalar, a list, an array, str or bytes, and is cast to the dtype
-            of its tensor as `tf.Session.run` casts. An input that has a default may be left out or be None.
+            of its tensor as `tf.Session.run` casts; but Python's numbers that it can't hold, nan as int32 say, are
+            refused. An input that has a default may be left out or be None.
 
         Returns:
           {output key: value}, values as `tf.Session.run` returns them: np.ndarray, for strings of dtype object.
@@ -92,7 +93,7 @@ class Predictor:
                 arrays.append(array)
             if len(input_dict) != len(arrays):
                 raise LookupError
-        except (LookupError, TypeError, ValueError, OverflowError):
+        except (LookupError, TypeError, ValueError, OverflowError, np.ma.MaskError):
             run, arrays = self._check(input_dict)
         return dict(zip(self._outputs, run(arrays, None)))
 
@@ -124,10 +125,10 @@ class Predictor:
     def _check(self, input_dict):
         """The slow way of `__call__`: returns (function, arrays) or tells what is wrong with the inputs."""
         if not isinstance(input_dict, Mapping):
-            raise ValueError(f'expected a dict with the keys {list(self.feed_tensors)}, got {input_dict!r:.200}')
+            raise ValueError(f'expected a dict with the keys {list(self.feed_tensors)}, got {_shown(input_dict)}')
         unknown = [key for key in input_dict if key not in self.feed_tensors]
         if unknown:
-            raise ValueError(f'unknown inputs {unknown}: expected {list(self.feed_tensors)}')
+            raise ValueError(f'unknown inputs {_shown(unknown)}: expected {list(self.feed_tensors)}')
         keys, arrays = [], []
         for key, dtype, shapes in self._inputs:
             value, tensor = input_dict.get(key), self.feed_tensors[key]
@@ -141,9 +142,9 @@ class Predictor:
                     array = np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
                 elif type(value) is int and array != value:
                     raise OverflowError('it does not fit')  # NumPy 1 would wrap it around
-            except (TypeError, ValueError, OverflowError) as error:
+            except (TypeError, ValueError, OverflowError, RecursionError, np.ma.MaskError) as error:
                 raise ValueError(f'input {key!r}: expected {tensor.dtype.name} {_shape(tensor)}, '
-                                 f'got {value!r:.200}: {error}') from None
+                                 f'got {_shown(value)}: {error!s:.200}') from None
             if not tensor.shape.is_compatible_with(array.shape):
                 raise ValueError(f'input {key!r}: expected {tensor.dtype.name} {_shape(tensor)}, '
                                  f'got the shape {list(array.shape)}')
@@ -473,3 +474,10 @@ def _unwrapped(function):
 
 def _shape(tensor):
     return tensor.shape.as_list() if tensor.shape.rank is not None else 'of any shape'
+
+
+def _shown(value):
+    try:
+        return f'{value!r:.200}'
+    except Exception:  # nested too deep, an int of more digits than Python prints, or an error of its own
+        return f'something of type {type(value).__name__}'
