@@ -21,11 +21,12 @@ def directory(text: str) -> str:
     return text
 
 
-def positive(text: str) -> int:
-    """Converts a flag's value to an int of at least 1, for argparse."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f'expected a whole number from 1 on, got {text!r}')
-    return int(text)
+def positive(text: str, most: int = 10 ** 9) -> int:
+    """Converts a flag's value to an int from 1 to `most`, for argparse."""
+    digits = text.lstrip('0')
+    if not digits.isdecimal() or len(digits) > len(str(most)) or not 0 < int(digits) <= most:
+        raise argparse.ArgumentTypeError(f'expected a whole number from 1 on, at most {most:,}, got {text!r:.50}')
+    return int(digits)
 
 
 def new_file(text: str) -> str:

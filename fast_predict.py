@@ -8,6 +8,7 @@ needs tensorflow and numpy only.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import weakref
@@ -247,7 +248,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     parser = cli.Parser(__doc__)
     parser.add('--model-dir', '--examples')
-    parser.add_argument('--batch', type=cli.positive, default=10, metavar='N',
+    parser.add_argument('--batch', type=functools.partial(cli.positive, most=10 ** 6), default=10, metavar='N',
                         help='examples in a call, for the second line (default: %(default)s)')
     args = parser.parse_args(argv)
 

@@ -36,8 +36,8 @@ TIMEOUT = 10  # seconds, the text's
 
 def port(text: str) -> int:
     """Converts a flag's value to the number of a port, for argparse."""
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f'expected a port from 1 to 65535, got {text!r}')
+    if not text.isdecimal() or len(text) > 5 or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f'expected a port from 1 to 65535, got {text!r:.50}')
     return int(text)
 
 

@@ -8,6 +8,7 @@ describes a cluster, it does the part of its task there: chief, worker, ps or ev
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -81,7 +82,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                         help='train until the step N, from the beginning on (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=1, metavar='N',
                         help='of the initial weights and the order of the examples (default: %(default)s)')
-    parser.add_argument('--hidden-units', type=cli.positive, metavar='N',
+    parser.add_argument('--hidden-units', type=functools.partial(cli.positive, most=10 ** 6), metavar='N',
                         help='put a hidden layer of N units in (default: none, or what model/ was trained with)')
     parser.add_argument('--save-checkpoints-steps', type=cli.positive, metavar='N',
                         help='write a checkpoint every N steps (default: 250, with --best 50)')
