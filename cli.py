@@ -18,6 +18,21 @@ def directory(text: str) -> str:
         there = os.path.dirname(there)
     if not text or not os.path.isdir(there):
         raise argparse.ArgumentTypeError(f'expected a directory, and {there if text else text!r} is none')
+    return path(text)
+
+
+def path(text: str) -> str:
+    """Refuses, for argparse, the path of something that TensorFlow couldn't write or find again."""
+    if re.search(r'[*?[\\]', text.replace(os.sep, '/')):
+        raise argparse.ArgumentTypeError(f'expected a path without * ? [ \\, a pattern to TensorFlow, got {text!r:.99}')
+    return short(text)
+
+
+def short(text: str) -> str:
+    """Refuses, for argparse, a path that a file system wouldn't take."""
+    encoded = os.fsencode(os.path.abspath(text))
+    if len(encoded) > 3800 or max(map(len, encoded.split(os.fsencode(os.sep)))) > 255:  # of 4095, for names below it
+        raise argparse.ArgumentTypeError(f'expected a shorter path, got {len(encoded):,} bytes')
     return text
 
 
@@ -31,7 +46,7 @@ def positive(text: str, most: int = 10 ** 9) -> int:
 
 def new_file(text: str) -> str:
     """Converts a flag's value to the path of a file to write, in a directory that is there, for argparse."""
-    if os.path.isdir(text) or not os.access(os.path.dirname(text) or '.', os.W_OK):
+    if not text or os.path.isdir(short(text)) or not os.access(os.path.dirname(text) or '.', os.W_OK):
         raise argparse.ArgumentTypeError(f'expected a file in a directory that can be written to, got {text!r}')
     return text
 

@@ -71,7 +71,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument('--receiver', choices=RECEIVERS, default='number',
                         help='what the SavedModel takes: the number, the raw features, or a serialized '
                              'tf.train.Example (default: %(default)s)')
-    parser.add_argument('--checkpoint', metavar='PATH', help='another than the newest: model/model.ckpt-750')
+    parser.add_argument('--checkpoint', type=cli.path, metavar='PATH',
+                        help='another than the newest: model/model.ckpt-750')
     parser.add_argument('--keep', type=cli.positive, metavar='N', help='then remove the oldest exports but N')
     args = parser.parse_args(argv)
 
