@@ -38,7 +38,8 @@ class Predictor:
     - Operations run in the thread that calls (`RunOptions.inter_op_thread_pool = -1`) instead of being handed to
       TensorFlow's pool. A large operation still uses all cores, but parallel branches of a graph run one after the
       other: on 2 cores, 8 branches of 10 us each are 1.6 times faster that way, and 8 of 1 ms up to a quarter slower.
-      For such a model, the more so with many cores, pass `config=tf.ConfigProto()`.
+      For such a model, the more so with many cores, pass `config=tf.ConfigProto()`. And in that thread arithmetic is
+      exact below 1.2e-38 (float32) too, where TensorFlow's own threads, and so `tf.Session.run`, take numbers for 0.
     - Operations aren't fused (`RewriterConfig.remapping` off): with oneDNN, a fused matrix product costs a small batch
       2 us more, and saves a batch of 10,000 a tenth.
     - A model that is small (`FREEZE_BYTES`), stateless but for reading its variables, and on the CPU, is frozen: a
