@@ -1,6 +1,7 @@
 """The command line that all scripts share: flags that mean the same everywhere, and errors of one line."""
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import fcntl
@@ -8,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from typing import Any, Iterator, NoReturn, Optional
 
 
@@ -145,5 +147,12 @@ def _excepthook(kind, error, traceback):
         sys.__excepthook__(kind, error, traceback)
 
 
+def _unraisablehook(unraisable):
+    if unraisable.exc_type is KeyboardInterrupt:  # in a destructor, where Python drops it: so once more, after that
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 # Ctrl-C ends a script with a line instead of a traceback, also while TensorFlow is imported: so import this first.
-sys.excepthook = _excepthook
+sys.excepthook, sys.unraisablehook = _excepthook, _unraisablehook
