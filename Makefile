@@ -1,5 +1,5 @@
-# make run: train, export, predict in each way, compare. make test: the tests. make cluster: train in three processes.
-# Each sets up .venv first, if need be.
+# make run: train, export, predict in each way, compare. make test: linter, types, tests. make cluster: train in three
+# processes. Each sets up .venv first, if need be.
 
 VENV ?= .venv
 SERVES = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
@@ -27,6 +27,8 @@ cluster: $(VENV)/.run
 	$(RUN) cluster.py
 
 test: $(VENV)/.test
+	$(RUN) -m ruff check --quiet
+	$(RUN) -m mypy --no-error-summary
 	$(RUN) -m pytest $(TESTS)
 
 benchmark: $(VENV)/.test
