@@ -81,7 +81,7 @@ class Parser(argparse.ArgumentParser):
             options = {**_FLAGS[name], **changes}
             self.add_argument(name, **{**options, 'help': options['help'] + ' (default: %(default)s)'})
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args=None, namespace=None):  # noqa: ANN201  argparse's
         for text in sys.argv[1:] if args is None else args:
             if re.search('[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]', text):  # a surrogate: bytes that aren't UTF-8
                 self.error(f'expected text in UTF-8 without control characters, got {text!r:.200}')

@@ -18,12 +18,12 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 import numpy as np
 
 if __name__ == '__main__':
-    import cli  # before TensorFlow
+    import cli  # noqa: F401  before TensorFlow
 
 try:
     from tf1 import tf
 except ModuleNotFoundError:  # in a project of its own, with an Estimator from elsewhere
-    import tensorflow.compat.v1 as tf
+    import tensorflow.compat.v1 as tf  # type: ignore[no-redef]
 
 
 class FastPredict:
@@ -34,7 +34,9 @@ class FastPredict:
 
     One `Estimator.predict` generator is kept open: it has built the graph, restored the checkpoint, and waits in its
     first step. Each call of `predict` runs that step on one request, so that no answer belongs to another question.
-    It may be called from many threads at once; they are answered one after the other.
+    It may be called from many threads at once; they are answered one after the other. In a child that is forked
+    after one was opened, calling it or opening another raises RuntimeError, since TensorFlow's threads stay in the
+    parent: fork first.
 
     It keeps the checkpoint that was the newest when it was opened. To pick up a newer one, open another FastPredict and
     close this one. `close()`, or the end of a `with` block, frees its session.
@@ -54,11 +56,13 @@ class FastPredict:
 
         Raises:
           ValueError: A spec without that dimension, or an Estimator without a checkpoint.
+          RuntimeError: The process was forked from one that had opened a FastPredict.
         """
+        _check_process()
         self._is_dict = isinstance(feature_spec, Mapping)
         if not feature_spec:
             raise ValueError(f'expected a TensorSpec, or a dict of at least one, got {feature_spec}')
-        self._specs = dict(feature_spec) if self._is_dict else {'features': feature_spec}
+        self._specs: dict[str, Any] = dict(feature_spec) if self._is_dict else {'features': feature_spec}
         for key, spec in self._specs.items():
             if not spec.shape.rank or spec.shape.as_list()[0] is not None:
                 raise ValueError(f'{key}: expected a TensorSpec whose first dimension is None, got {spec}')
@@ -77,7 +81,7 @@ class FastPredict:
 
         Raises:
           ValueError: The features don't fit the feature_spec, or hold no example.
-          RuntimeError: It is closed.
+          RuntimeError: It is closed, or was opened in the parent process.
           tf.errors.OpError: An operation of the graph failed. Later calls work.
         """
         arrays = self._check(features)
@@ -98,7 +102,7 @@ class FastPredict:
     def __enter__(self) -> FastPredict:
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def _check(self, features):
@@ -158,7 +162,8 @@ class _OpenPredict(tf.train.SessionRunHook):
     def __init__(self, estimator, feature_spec, checkpoint):
         self._feature_spec, self._request = feature_spec, None
         self._lock, self._closed = threading.Lock(), threading.Event()
-        self._pid = os.getpid()
+        global _pid
+        _pid = os.getpid()
         self._opened = futures.Future()  # of the function that runs a step
         self._thread = threading.Thread(target=self._hold_open, args=(estimator, checkpoint), daemon=True)
         self._thread.start()
@@ -170,17 +175,21 @@ class _OpenPredict(tf.train.SessionRunHook):
 
     def ask(self, arrays):
         """Returns the predictions, an array or a dict of them, for a list of arrays of features."""
-        if os.getpid() != self._pid:
-            raise RuntimeError('this FastPredict is open in the parent process: after a fork, open another')
+        _check_process()
         with self._lock:
             if self._closed.is_set():
                 raise RuntimeError('this FastPredict is closed')
             self._request = arrays
-            return self._step(options=_IN_THIS_THREAD)
+            try:
+                return self._step(options=_IN_THIS_THREAD)
+            except tf.errors.UnknownError as error:
+                if error.message.startswith('KeyboardInterrupt'):  # Ctrl-C while TensorFlow ran a Python function
+                    raise KeyboardInterrupt from None
+                raise
 
     def close(self, for_good=False):
-        """Ends the generator. `for_good`: nobody will ask again but threads that the exit of the interpreter cuts off."""
-        if os.getpid() != self._pid:
+        """Ends the generator. `for_good`: nobody will ask again but threads that the interpreter's exit cuts off."""
+        if os.getpid() != _pid:
             return  # the thread stayed in the parent
         self._lock.acquire()
         self._closed.set()
@@ -224,6 +233,13 @@ class _OpenPredict(tf.train.SessionRunHook):
 
 
 _IN_THIS_THREAD = tf.RunOptions(inter_op_thread_pool=-1)
+_pid = None  # of the process that opened a FastPredict
+
+
+def _check_process():
+    if _pid not in (None, os.getpid()):
+        raise RuntimeError('FastPredict was used in the parent process, and TensorFlow does not work in a child that '
+                           'is forked after that: fork first, then open a FastPredict')
 
 
 # The script: the posts' fast_predict.py, and with --batch their faster_predict.py.

@@ -10,12 +10,14 @@ A SavedModel is a program: load only those you trust.
 """
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import os
 import re
 import threading
-from typing import Any, Callable, Mapping, Optional, Sequence
+import weakref
+from typing import Any, Callable, Mapping, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -31,7 +33,8 @@ class Predictor:
     """Calls one signature of a graph: a dict of values in, a dict of arrays out.
 
     Made by `from_saved_model` and `from_estimator`. It may be called from many threads at once. `close()`, or the end
-    of a `with` block, frees its session.
+    of a `with` block, frees its session. In a child that is forked after one was made, calling it or making
+    another raises RuntimeError, since TensorFlow's threads stay in the parent: fork first.
 
     Where the caller brings neither a graph nor a config, it is tuned for the latency of one call:
 
@@ -63,9 +66,13 @@ class Predictor:
         self._lock = threading.Lock()
         self._functions: dict[tuple[str, ...], Callable] = {}  # one for each set of inputs that was fed
         # For each input the shapes already found to fit. A set, since looking up is 0.3 us faster than comparing.
-        self._inputs = [(key, tensor.dtype.as_numpy_dtype, set()) for key, tensor in self.feed_tensors.items()]
+        self._inputs: list[tuple[str, Any, set]] = [
+            (key, tensor.dtype.as_numpy_dtype, set()) for key, tensor in self.feed_tensors.items()]
         self._outputs = tuple(self.fetch_tensors)
         self._run = self._function(tuple(self.feed_tensors))
+        global _pid
+        _pid = os.getpid()
+        _opened.add(self)
 
     def __call__(self, input_dict: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the outputs for one batch of inputs.
@@ -80,7 +87,7 @@ class Predictor:
 
         Raises:
           ValueError: An unknown or missing key, a shape that doesn't fit, a value that can't be cast.
-          RuntimeError: The predictor is closed.
+          RuntimeError: The predictor is closed, or was made in the parent process.
           tf.errors.OpError: An operation of the graph failed, say for a malformed `tf.train.Example`, or `close()` in
             another thread cancelled it.
         """
@@ -107,7 +114,7 @@ class Predictor:
     def __enter__(self) -> Predictor:
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -118,7 +125,7 @@ class Predictor:
         with self._lock:
             self._run = closed
             self._functions = dict.fromkeys(self._functions, closed)
-            self._function = lambda keys: closed
+            self._function = lambda keys: closed  # type: ignore[method-assign]
         self.session.close()
         if self._frozen_session:
             self._frozen_session.close()
@@ -212,6 +219,34 @@ class Predictor:
         return tf.Session(graph=graph, config=config)
 
 
+_opened: weakref.WeakSet[Predictor] = weakref.WeakSet()
+_pid: Optional[int] = None  # of the process that opened them
+
+
+def _refuse(*_):
+    raise RuntimeError('predictor.py was used in the parent process, and TensorFlow does not work in a child that is '
+                       'forked after that: fork first, then open a predictor')
+
+
+def _after_fork():
+    """In a child: puts out of use what the parent opened. It would wait for threads and locks that stayed there."""
+    if _pid is None:
+        return
+    kept = [(predictor, predictor._run) for predictor in _opened]
+    for predictor, _ in kept:
+        predictor._run = predictor._function = _refuse
+        predictor.close = lambda: None
+    try:  # TensorFlow's eager context, which from_estimator makes: deleted as Python ends, it waits or crashes too
+        from tensorflow.python.eager import context
+        kept.append(context.context())
+    except (ImportError, AttributeError):  # private; in TensorFlow 2.15 and 2.21
+        pass
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # never deleted
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def from_saved_model(export_dir: str, signature_def_key: Optional[str] = None,
                      signature_def: Optional[meta_graph_pb2.SignatureDef] = None,
                      input_names: Optional[Mapping[str, str]] = None,
@@ -233,9 +268,11 @@ def from_saved_model(export_dir: str, signature_def_key: Optional[str] = None,
     Raises:
       ValueError: More than one of signature key, signature and names; input names without output names; an unknown
         signature key; a damaged SavedModel.
-      RuntimeError: No graph with these tags in the SavedModel.
+      RuntimeError: No graph with these tags in the SavedModel, or the process was forked from one with a Predictor.
       OSError: No SavedModel there.
     """
+    if _pid not in (None, os.getpid()):
+        _refuse()
     if (input_names is None) != (output_names is None):
         raise ValueError('input_names and output_names must both be given, or neither')
     if sum(argument is not None for argument in (signature_def_key, signature_def, input_names)) > 1:
@@ -260,10 +297,12 @@ def from_saved_model(export_dir: str, signature_def_key: Optional[str] = None,
     try:
         with graph.as_default():
             _load(session, tag_set, export_dir)
-        if input_names is None:
-            return Predictor(session, *_signature_tensors(graph, signature_def), tuned)
-        return Predictor(session, {key: graph.get_tensor_by_name(name) for key, name in input_names.items()},
-                         {key: graph.get_tensor_by_name(name) for key, name in output_names.items()}, tuned)
+        if input_names is None or output_names is None:
+            feeds, fetches = _signature_tensors(graph, signature_def)
+        else:
+            feeds, fetches = ({key: graph.get_tensor_by_name(name) for key, name in names.items()}
+                              for names in (input_names, output_names))
+        return Predictor(session, feeds, fetches, tuned)
     except BaseException:
         session.close()
         raise
@@ -283,7 +322,10 @@ def from_estimator(estimator: Any, serving_input_receiver_fn: Callable, output_k
     Raises:
       ValueError: The Estimator has no checkpoint.
       KeyError: An unknown output key.
+      RuntimeError: The process was forked from one with a Predictor.
     """
+    if _pid not in (None, os.getpid()):
+        _refuse()
     checkpoint = estimator.latest_checkpoint()
     if checkpoint is None:
         raise ValueError(f'no checkpoint in {estimator.model_dir}: train the Estimator first')
@@ -298,13 +340,14 @@ def from_estimator(estimator: Any, serving_input_receiver_fn: Callable, output_k
         signature_def = export_outputs[output_key].as_signature_def(receiver.receiver_tensors)
         session = tf.train.ChiefSessionCreator(spec.scaffold, config=_config() if tuned else config,
                                                checkpoint_filename_with_path=checkpoint).create_session()
-        return Predictor(session, *_signature_tensors(graph, signature_def), tuned)
+        feeds, fetches = _signature_tensors(graph, signature_def)
+        return Predictor(session, feeds, fetches, tuned)
 
 
 def write_checksum(export_dir: str) -> None:
     """Writes the checksum of an export's graph into the export; whoever loads it with this module then compares it.
 
-    TensorFlow itself compares checksums of variables only. With a byte changed, saved_model.pb may load, and answer wrong.
+    TensorFlow compares checksums of variables only: with a byte changed, saved_model.pb may load and answer wrong.
     `cd EXPORT_DIR && sha256sum --check assets.extra/sha256sum` compares it by hand.
     """
     path = os.path.join(export_dir, _CHECKSUM)
@@ -424,7 +467,7 @@ def _config(**options):
     return config
 
 
-def _is_freezable(feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> bool:
+def _is_freezable(feeds, fetches):
     """Whether between feeds and fetches nothing is stateful but reading variables, of FREEZE_BYTES at most."""
     feeds = {tensor.name for tensor in feeds}
     pending, seen, variable_bytes = [tensor.op for tensor in fetches], set(), 0
@@ -463,7 +506,7 @@ def _is_computed(tensor, fed):
 
 
 def _unwrapped(function):
-    """Returns the C function under a `session._Callable`: fewer steps in Python, 0.3 us faster. Takes (arrays, None)."""
+    """Returns the C function under a `session._Callable`: fewer steps in Python, 0.3 us less. Takes (arrays, None)."""
     try:
         from tensorflow.python.client import pywrap_tf_session
         run = functools.partial(pywrap_tf_session.TF_SessionRunCallable, function._session._session, function._handle)
