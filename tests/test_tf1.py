@@ -1,6 +1,7 @@
 """tf1.py and quiet.py: Estimator where TensorFlow has none, versions that can't be served, and what is left unsaid."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -25,6 +26,14 @@ def test_estimator_is_the_real_one():
     from tensorflow_estimator.python.estimator.estimator import Estimator
     assert issubclass(tf.estimator.Estimator, Estimator) and tf is tf2.compat.v1
     assert {'DNNClassifier', 'train_and_evaluate', 'RunConfig', 'BestExporter'} <= set(dir(tf.estimator))
+
+
+def test_the_two_files_alone_are_enough(tmp_path):
+    for name in ('tf1.py', 'quiet.py'):
+        shutil.copy(os.path.join(ROOT, name), tmp_path)
+    code = 'from tf1 import tf; import tf1, quiet; print(tf.estimator.Estimator.__name__, tf1.__file__, quiet.__file__)'
+    process = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert process.stdout == f'Estimator {tmp_path}/tf1.py {tmp_path}/quiet.py\n', process.stderr
 
 
 @pytest.mark.skipif(not IS_2_15, reason='TensorFlow 2.15 has Estimator built in')
