@@ -171,6 +171,7 @@ class _OpenPredict(tf.train.SessionRunHook):
             self._step = self._opened.result()
         except BaseException:  # Ctrl-C, for one
             self._closed.set()
+            self._thread.join()  # it is within TensorFlow, and Python's exit would kill it there
             raise
 
     def ask(self, arrays):
