@@ -40,10 +40,9 @@ def short(text: str) -> str:
 
 def positive(text: str, most: int = 10 ** 9) -> int:
     """Converts a flag's value to an int from 1 to `most`, for argparse."""
-    digits = text.lstrip('0')
-    if not digits.isdecimal() or len(digits) > len(str(most)) or not 0 < int(digits) <= most:
+    if not re.fullmatch(r'\d{1,10}', text) or not 0 < int(text) <= most:
         raise argparse.ArgumentTypeError(f'expected a whole number from 1 on, at most {most:,}, got {text!r:.50}')
-    return int(digits)
+    return int(text)
 
 
 def new_file(text: str) -> str:
@@ -128,6 +127,8 @@ _TEMPORARY = re.compile(r'temp-\d+|.+-\d+_temp|.+\.tmp[0-9a-f]{32}')
 
 def reason(error: Exception) -> str:
     """Returns the line of an error that says what is wrong: TensorFlow's texts have it between stack traces."""
+    if isinstance(error, shutil.Error):  # copytree's: a list of (from, to, reason)
+        return f'{error.args[0][0][2]:.300}'
     found = re.search('^Node: .*\n(.+)', str(error), re.M) or re.search('(.+)', str(error))
     return f'{found[1]:.300}' if found else type(error).__name__
 

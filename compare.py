@@ -335,11 +335,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         records = compare_scale(protocols, args.examples // 20)
     else:
         records = compare_protocols(protocols, args)
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump({'machine': machine, 'rows': records}, file, indent=2)
-    if args.plot:
-        plot(records, args.plot)
+    try:
+        if args.json:
+            with open(args.json, 'w') as file:
+                json.dump({'machine': machine, 'rows': records}, file, indent=2)
+        if args.plot:
+            plot(records, args.plot)
+    except OSError as error:
+        sys.exit(f"can't write {args.json or args.plot}: {error.strerror}")
 
 
 if __name__ == '__main__':

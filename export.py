@@ -61,7 +61,9 @@ def remove_old_exports(export_dir: str, keep: int) -> list[str]:
     """Removes the oldest complete exports beside `export_dir` until `keep` are left with it; returns their paths."""
     others = [other for other in predictor.exports(os.path.dirname(export_dir)) if other != export_dir]
     for other in others[keep - 1:]:
-        shutil.rmtree(other)
+        temporary = os.path.join(os.path.dirname(other), f'temp-{os.path.basename(other)}')
+        os.rename(other, temporary)  # at once it is no export any more, for a reader
+        shutil.rmtree(temporary)
     return others[keep - 1:]
 
 
@@ -83,8 +85,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     print(f'Exported to {export_dir}. To look at it:\n'
           f'{os.path.relpath(os.path.dirname(sys.executable))}/saved_model_cli show --all --dir {export_dir}')
-    for removed in remove_old_exports(export_dir, args.keep) if args.keep else ():
-        print(f'Removed {removed}')
+    if args.keep:
+        with cli.writing_to(args.export_dir):
+            for removed in remove_old_exports(export_dir, args.keep):
+                print(f'Removed {removed}')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ import os
 import sys
 from typing import Any, Mapping, Optional, Union
 
-import cli
 from tf1 import tf
 
 
@@ -83,27 +82,10 @@ def output(prediction: Any) -> float:
     return (prediction['predictions'] if isinstance(prediction, dict) else prediction)[0]
 
 
-def build_estimator(model_dir: str, hidden_units: int = 0, **config: Any) -> tf.estimator.Estimator:
-    """Returns the Estimator of all scripts, its checkpoints in `model_dir`; `config` goes to its RunConfig."""
-    params = {'hidden_units': hidden_units}
-    return tf.estimator.Estimator(model_fn, params=params, config=run_config(model_dir, **config))
-
-
-def run_config(model_dir: str, session_config: Optional[tf.ConfigProto] = None,
-               **config: Any) -> tf.estimator.RunConfig:
-    """Returns a RunConfig; ends the script with a line where TF_CONFIG, which it reads, describes no cluster."""
-    try:
-        result = tf.estimator.RunConfig(model_dir, **config)
-    except (AttributeError, TypeError, ValueError) as error:
-        if 'TF_CONFIG' not in os.environ:
-            raise
-        sys.exit(f'TF_CONFIG={os.environ["TF_CONFIG"]:.200} is no cluster ({cli.reason(error)}): '
-                 'cluster.py has an example')
-    if session_config is None:
-        return result
-    if result.session_config:  # in a cluster: which processes this one depends on, the parameter servers
-        session_config.device_filters.extend(result.session_config.device_filters)
-    return result.replace(session_config=session_config)
+def build_estimator(model_dir: str, hidden_units: int = 0,
+                    config: Optional[tf.estimator.RunConfig] = None) -> tf.estimator.Estimator:
+    """Returns the Estimator of all scripts, its checkpoints in `model_dir`."""
+    return tf.estimator.Estimator(model_fn, model_dir, config, params={'hidden_units': hidden_units})
 
 
 def load_estimator(model_dir: str, checkpoint: Optional[str] = None) -> tf.estimator.Estimator:
@@ -123,6 +105,7 @@ def load_estimator(model_dir: str, checkpoint: Optional[str] = None) -> tf.estim
         sys.exit(f'no checkpoint in {model_dir}: run python train.py --model-dir {model_dir}')
     hidden_units = checkpoint_hidden_units(checkpoint)
     check_fits(checkpoint, hidden_units)
+    os.environ.pop('TF_CONFIG', None)  # it is for training: who predicts would wait for the cluster
     return build_estimator(model_dir, hidden_units)
 
 

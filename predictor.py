@@ -17,7 +17,7 @@ import os
 import re
 import threading
 import weakref
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -223,9 +223,10 @@ _opened: weakref.WeakSet[Predictor] = weakref.WeakSet()
 _pid: Optional[int] = None  # of the process that opened them
 
 
-def _refuse(*_):
-    raise RuntimeError('predictor.py was used in the parent process, and TensorFlow does not work in a child that is '
-                       'forked after that: fork first, then open a predictor')
+def _check_process(*_):
+    if _pid not in (None, os.getpid()):
+        raise RuntimeError('predictor.py was used in the parent process, and TensorFlow does not work in a child that '
+                           'is forked after that: fork first, then open a predictor')
 
 
 def _after_fork():
@@ -234,7 +235,7 @@ def _after_fork():
         return
     kept = [(predictor, predictor._run) for predictor in _opened]
     for predictor, _ in kept:
-        predictor._run = predictor._function = _refuse
+        predictor._run = predictor._function = _check_process
         predictor.close = lambda: None
     try:  # TensorFlow's eager context, which from_estimator makes: deleted as Python ends, it waits or crashes too
         from tensorflow.python.eager import context
@@ -271,8 +272,7 @@ def from_saved_model(export_dir: str, signature_def_key: Optional[str] = None,
       RuntimeError: No graph with these tags in the SavedModel, or the process was forked from one with a Predictor.
       OSError: No SavedModel there.
     """
-    if _pid not in (None, os.getpid()):
-        _refuse()
+    _check_process()
     if (input_names is None) != (output_names is None):
         raise ValueError('input_names and output_names must both be given, or neither')
     if sum(argument is not None for argument in (signature_def_key, signature_def, input_names)) > 1:
@@ -324,8 +324,7 @@ def from_estimator(estimator: Any, serving_input_receiver_fn: Callable, output_k
       KeyError: An unknown output key.
       RuntimeError: The process was forked from one with a Predictor.
     """
-    if _pid not in (None, os.getpid()):
-        _refuse()
+    _check_process()
     checkpoint = estimator.latest_checkpoint()
     if checkpoint is None:
         raise ValueError(f'no checkpoint in {estimator.model_dir}: train the Estimator first')
@@ -372,13 +371,13 @@ def latest_export(export_dir_base: str) -> str:
     Raises:
       OSError: There is none, or no such directory.
     """
-    for export_dir in _exports(export_dir_base):
+    for export_dir in exports(export_dir_base):
         return export_dir
     raise FileNotFoundError(f'no complete export in {export_dir_base}')
 
 
-def exports(export_dir_base: str) -> list[str]:
-    """Returns the paths of the complete exports below a directory, the newest first.
+def exports(export_dir_base: str) -> Iterator[str]:
+    """Yields the paths of the complete exports below a directory, the newest first.
 
     An export is a subdirectory with a number, its timestamp, for a name. It is complete when its `saved_model.pb` can
     be read, has the checksum that was written with it, if any, and all files of its variables are there: what is still
@@ -387,10 +386,6 @@ def exports(export_dir_base: str) -> list[str]:
     Raises:
       OSError: No such directory.
     """
-    return list(_exports(export_dir_base))
-
-
-def _exports(export_dir_base):
     export_dir_base = os.fsdecode(export_dir_base)
     if not tf.gfile.IsDirectory(export_dir_base):
         raise FileNotFoundError(f'no directory {export_dir_base}')

@@ -15,6 +15,7 @@ import sys
 from typing import Iterator, Optional, Sequence
 
 import cli
+import cluster
 import export
 import model
 import predictor
@@ -50,29 +51,18 @@ def train_best(estimator: tf.estimator.Estimator, seed: int, steps: int, best_di
     """
     stop = tf.estimator.experimental.stop_if_no_decrease_hook(
         estimator, 'loss', max_steps_without_decrease=200, run_every_secs=None, run_every_steps=50)
-    exporter = tf.estimator.BestExporter('best', export.RECEIVERS['number'], exports_to_keep=1)
-    tf.estimator.train_and_evaluate(
-        estimator,
-        tf.estimator.TrainSpec(lambda: train_input_fn(seed), max_steps=steps, hooks=[stop]),
-        tf.estimator.EvalSpec(eval_input_fn, steps=None, exporters=exporter, throttle_secs=0))
-
-    exported = predictor.latest_export(os.path.join(estimator.model_dir, 'export', 'best'))
-    timestamp = os.path.basename(exported)
-    predictor.write_checksum(exported)
-    shutil.copytree(exported, os.path.join(best_dir, f'temp-{timestamp}'))
-    os.rename(os.path.join(best_dir, f'temp-{timestamp}'), os.path.join(best_dir, timestamp))
-    return os.path.join(best_dir, timestamp)
-
-
-def train_in_cluster(estimator: tf.estimator.Estimator, seed: int, steps: int) -> None:
-    """Does this process's task in the cluster of TF_CONFIG. A parameter server goes on until it is killed."""
-    try:
+    exporter = tf.estimator.BestExporter('best', export.serving_input_receiver_fn, exports_to_keep=1)
+    with cli.writing_to(best_dir):
         tf.estimator.train_and_evaluate(
             estimator,
-            tf.estimator.TrainSpec(lambda: train_input_fn(seed), max_steps=steps),
-            tf.estimator.EvalSpec(eval_input_fn, steps=None, start_delay_secs=0, throttle_secs=1))
-    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:  # its address, for one
-        sys.exit(f'the task in TF_CONFIG={os.environ["TF_CONFIG"]} failed: {cli.reason(error)}')
+            tf.estimator.TrainSpec(lambda: train_input_fn(seed), max_steps=steps, hooks=[stop]),
+            tf.estimator.EvalSpec(eval_input_fn, steps=None, exporters=exporter, throttle_secs=0))
+        exported = predictor.latest_export(os.path.join(estimator.model_dir, 'export', 'best'))
+        predictor.write_checksum(exported)
+        timestamp = os.path.basename(exported)
+        shutil.copytree(exported, os.path.join(best_dir, f'temp-{timestamp}'))
+        os.rename(os.path.join(best_dir, f'temp-{timestamp}'), os.path.join(best_dir, timestamp))
+    return os.path.join(best_dir, timestamp)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -101,10 +91,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             sys.exit(f'--best trains from the beginning, and {args.model_dir} has {step:,} steps: '
                      'choose another --model-dir')
     device, session_config = model.device_config(args.device)
-    estimator = model.build_estimator(args.model_dir, hidden_units, tf_random_seed=args.seed,
-                                      save_checkpoints_steps=args.save_checkpoints_steps or (50 if args.best else 250),
-                                      session_config=session_config)
-    config, in_cluster = estimator.config, 'TF_CONFIG' in os.environ
+    config = cluster.run_config(args.model_dir, session_config, tf_random_seed=args.seed,
+                                save_checkpoints_steps=args.save_checkpoints_steps or (50 if args.best else 250))
+    estimator = model.build_estimator(args.model_dir, hidden_units, config)
+    in_cluster = config.cluster_spec or config.task_type == 'evaluator'
     if args.best and in_cluster:
         sys.exit('--best trains on one machine, and TF_CONFIG asks for a cluster: leave one of them out')
     if step >= args.steps and config.task_type != 'evaluator':
@@ -118,7 +108,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         if args.best:
             print(f'Exported the best model to {train_best(estimator, args.seed, args.steps, args.best)}')
         elif in_cluster:
-            train_in_cluster(estimator, args.seed, args.steps)
+            cluster.train(estimator, lambda: train_input_fn(args.seed), args.steps, eval_input_fn)
         else:
             estimator.train(lambda: train_input_fn(args.seed), max_steps=args.steps)
 

@@ -1,6 +1,7 @@
 """The text's model: a `DNNClassifier` of the three species, from four numeric features."""
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Optional
 
@@ -11,8 +12,9 @@ from tf1 import tf
 
 def build_estimator(model_dir: str, **config: Any) -> tf.estimator.Estimator:
     """Returns the Estimator of all iris scripts, its checkpoints in `model_dir`; `config` goes to its RunConfig."""
+    os.environ.pop('TF_CONFIG', None)  # for train.py
     return tf.estimator.DNNClassifier(feature_columns=feature_columns(), hidden_units=[10, 10], n_classes=3,
-                                      config=model.run_config(model_dir, **config))
+                                      config=tf.estimator.RunConfig(model_dir, **config))
 
 
 def feature_columns() -> list:

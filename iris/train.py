@@ -10,7 +10,6 @@ from typing import Mapping, Optional, Sequence
 
 import cli
 import export
-import predictor
 from iris import classifier, iris_data
 from tf1 import tf
 
@@ -25,14 +24,6 @@ def eval_input_fn(features: Mapping[str, Sequence[float]], labels: Optional[Sequ
     return tf.data.Dataset.from_tensors(dict(features) if labels is None else (dict(features), labels))
 
 
-def is_exported(export_dir: str) -> bool:
-    """Whether there is an export: a training that was killed in its last moments leaves a model without."""
-    try:
-        return bool(predictor.exports(export_dir))
-    except OSError:
-        return False
-
-
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = cli.Parser(__doc__)
     parser.add('--model-dir', default='iris/model')
@@ -44,12 +35,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parser.parse_args(argv)
 
     tf.logging.set_verbosity(tf.logging.INFO)
-    checkpoint = classifier.latest_checkpoint(args.model_dir)
-    step = tf.train.load_variable(checkpoint, 'global_step') if checkpoint else 0
-    if step >= args.steps and is_exported(args.export_dir):
-        print(f'{args.model_dir} is trained already: {step:,} steps. To go on: python -m iris.train '
-              f'--steps {step + 1000}. To train afresh: rm -r {args.model_dir}')
-        return
+    classifier.latest_checkpoint(args.model_dir)  # ends here where it is damaged
     estimator = classifier.build_estimator(args.model_dir, tf_random_seed=args.seed)
     with cli.writing_to(args.model_dir):
         estimator.train(lambda: train_input_fn(*iris_data.load('iris_training.csv'), args.seed), max_steps=args.steps)

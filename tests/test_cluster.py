@@ -1,15 +1,23 @@
 """Training in a cluster that TF_CONFIG describes: real processes on loopback."""
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
 import cluster
 import train
+from conftest import ROOT
 from test_scripts import assert_learned, snapshot
 from tf1 import tf
+
+
+WORKER = json.dumps({'cluster': {'chief': ['127.0.0.1:1'], 'ps': ['127.0.0.1:2'], 'worker': ['127.0.0.1:3']},
+                     'task': {'type': 'worker', 'index': 0}})
 
 
 class Output:
@@ -68,7 +76,9 @@ def test_a_killed_worker_rejoins_and_an_evaluator_evaluates(tmp_path, capsys):
     ('{"cluster": 5}', '`cluster` must be'),
     ('{"cluster": {"chief": ["localhost:1"], "ps": ["localhost:2"]}}', 'task type must be set'),
     ('{"cluster": {"chief": ["localhost:1"]}, "task": {"type": "wrong", "index": 0}}', 'not a valid task_type'),
-    ('{"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}', 'must have one "chief"')])
+    ('{"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}', 'must have one "chief"'),
+    ('{"cluster": {"chief": ["localhost:1"], "worker": ["localhost:2"]}, "task": {"type": "worker", "index": 0}}',
+     'no "ps" to keep the variables')])
 def test_wrong_tf_config(tf_config, words, tmp_path, ends, monkeypatch):
     monkeypatch.setenv('TF_CONFIG', tf_config)
     line = ends(train, '--model-dir', tmp_path / 'model')
@@ -94,5 +104,30 @@ def test_an_evaluator_of_a_trained_model(trained, tmp_path, monkeypatch, caplog)
 
 
 def test_best_is_for_one_machine(tmp_path, ends, monkeypatch):
-    monkeypatch.setenv('TF_CONFIG', '{}')
+    monkeypatch.setenv('TF_CONFIG', WORKER)
     assert '--best trains on one machine' in ends(train, '--model-dir', tmp_path / 'model', '--best', tmp_path / 'best')
+
+
+def test_a_cluster_of_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('TF_CONFIG', '{}')
+    train.main(['--model-dir', str(tmp_path)])
+    assert 'Training on CPU, from step 0 to 1,000\nTrained: ' in capsys.readouterr().out
+    assert_learned(tmp_path)
+
+
+@pytest.mark.parametrize('args', [['export.py'], ['predict.py', '--examples', '2'],
+                                  ['fast_predict.py', '--examples', '10'], ['-m', 'iris.train', '--steps', '10']])
+def test_the_other_scripts_wait_for_no_cluster(args, trained, tmp_path):
+    (tmp_path / 'model').symlink_to(trained)
+    command = args if args[0] == '-m' else [os.path.join(ROOT, args[0]), *args[1:]]
+    process = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                             env={**os.environ, 'TF_CONFIG': WORKER, 'PYTHONPATH': ROOT})
+    assert process.returncode == 0 and ('Average time' in process.stdout or 'Exported to' in process.stdout), process
+
+
+def test_a_parameter_server_that_dies_ends_the_others(tmp_path, monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as used:
+        addresses = [f'127.0.0.1:{used.getsockname()[1]}', *cluster.free_addresses(2)]
+        monkeypatch.setattr(cluster, 'free_addresses', lambda count: addresses)
+        with pytest.raises(SystemExit, match='the ps ended with status 1'):
+            cluster.main(['--model-dir', str(tmp_path)])

@@ -32,7 +32,8 @@ in_modes = pytest.mark.parametrize('mode', [contextlib.nullcontext, lambda: tf.G
 
 @pytest.fixture(scope='module')
 def toy(tmp_path_factory):
-    estimator = model.build_estimator(str(tmp_path_factory.mktemp('toy')), tf_random_seed=1)
+    config = tf.estimator.RunConfig(tf_random_seed=1)
+    estimator = model.build_estimator(str(tmp_path_factory.mktemp('toy')), config=config)
     estimator.train(lambda: train.train_input_fn(1), steps=5)
     return estimator
 

@@ -28,8 +28,9 @@ NUMBERS = np.arange(201.)[:, None]
 
 
 def start(name, *args, **options):
-    """Starts a script; in a `with` block it is killed at the end."""
-    return subprocess.Popen([sys.executable, os.path.join(ROOT, name), *map(str, args)], text=True, **options)
+    """Starts a script, as `python NAME` does."""
+    script = name.split() if name.startswith('-m') else [os.path.join(ROOT, name)]
+    return subprocess.Popen([sys.executable, *script, *map(str, args)], text=True, **options)
 
 
 def assert_right(export_dir):
@@ -98,13 +99,15 @@ def test_a_reader_during_20_exports_finds_a_whole_one_each_time(trained, tmp_pat
     assert len(set(read)) > 10 and read == sorted(read)
 
 
-SCRIPTS = ['train.py', 'export.py', 'predict.py', 'fast_predict.py', 'serve.py', 'compare.py', 'cluster.py']
+SCRIPTS = ['train.py', 'export.py', 'predict.py', 'fast_predict.py', 'serve.py', 'compare.py', 'cluster.py',
+           '-m iris.train', '-m iris.serve', '-m iris.session', '-m iris.fast', '-m iris.remote']
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
 def test_interrupt_while_tensorflow_is_imported_is_one_line(name, tmp_path):
     (tmp_path / 'tensorflow.py').write_text("import time\nopen('imported', 'w').close()\ntime.sleep(60)")
-    with start(name, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': str(tmp_path)}) as process:
+    environ = {**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}'}
+    with start(name, cwd=tmp_path, stderr=subprocess.PIPE, env=environ) as process:
         while not (tmp_path / 'imported').exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
@@ -114,6 +117,7 @@ def test_interrupt_while_tensorflow_is_imported_is_one_line(name, tmp_path):
 
 @pytest.mark.parametrize('name, args, sign', [
     ('train.py', ['--steps', 1_000_000, '--model-dir', 'new'], 'Saving checkpoints for 250'),
+    ('export.py', ['--export-dir', 'new'], 'Calling model_fn'),
     ('predict.py', ['--examples', 1_000_000], 'Restoring parameters'),
     ('fast_predict.py', ['--examples', 100_000_000], 'Restoring parameters'),
     ('serve.py', ['--examples', 100_000_000], None),
@@ -276,8 +280,17 @@ def test_export_to_a_full_disk_loses_nothing(kilobytes, disk, trained, exported,
     assert list(snapshot(after).values()) == list(snapshot(exported).values())
 
 
-def test_writing_to_a_read_only_disk(disk, trained, exported):
-    for args in (['train.py', '--steps', '2000', '--model-dir'], ['export.py', '--model-dir', trained, '--export-dir']):
+def test_best_to_a_full_disk(disk, tmp_path):
+    process, after = on_a_disk('size=8k', tmp_path / 'nothing', disk,
+                               'train.py', '--model-dir', tmp_path / 'model', '--best', disk)
+    assert process.returncode == 1
+    assert re.fullmatch(f'stopped at work in {disk}: .*No space left on device.*', process.stderr.splitlines()[-1])
+    assert os.listdir(after) == []
+
+
+def test_writing_to_a_read_only_disk(disk, trained, exported, tmp_path):
+    for args in (['train.py', '--steps', '2000', '--model-dir'], ['export.py', '--model-dir', trained, '--export-dir'],
+                 ['train.py', '--model-dir', tmp_path / 'model', '--best']):
         process, after = on_a_disk('ro', trained, disk, *args, disk)
         assert process.returncode == 1
         assert process.stderr.splitlines()[-1] == \

@@ -661,7 +661,7 @@ def test_latest_export_is_the_one_with_the_highest_number(save, tmp_path):
     (tmp_path / 'exports' / '1700000002').write_text('a file')
     (tmp_path / 'exports' / '1700000003').mkdir()
     names = ['1700000001', '1700000000', '10', '9']
-    assert predictor.exports(str(tmp_path / 'exports')) == [str(tmp_path / 'exports' / name) for name in names]
+    assert list(predictor.exports(str(tmp_path / 'exports'))) == [str(tmp_path / 'exports' / name) for name in names]
     for name in names:
         assert predictor.latest_export(str(tmp_path / 'exports')) == str(tmp_path / 'exports' / name)
         remove(tmp_path / 'exports' / name)

@@ -1,0 +1,208 @@
+"""FastPredict and predictor shared by 16 threads: answers and memory, and a process that forks or ends meanwhile."""
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+KINDS = ['FastPredict', 'frozen', *(pytest.param(kind, marks=pytest.mark.slow) for kind in ('config', 'from_estimator'))]
+each_kind = pytest.mark.parametrize('kind', KINDS)
+DUMPS = 'Traceback', 'terminate called', 'Fatal', 'core dumped', 'Segmentation', 'Exception ignored'
+
+# Integers that float32 holds: answers are exact. Each question is another, so that no answer fits two.
+HEAD = f'''
+import gc, multiprocessing, os, signal, sys, threading, time, warnings
+sys.path.insert(0, {ROOT!r})
+warnings.simplefilter('ignore', DeprecationWarning)  # that fork and threads don't go together is what is tested
+import numpy as np
+from tf1 import tf
+import predictor
+from fast_predict import FastPredict
+
+W = np.float32([[3, -1], [2, 5]])
+
+def model_fn(features, labels, mode):
+    w = tf.get_variable('w', initializer=W)
+    if mode != 'infer':
+        train_op = tf.assign_add(tf.train.get_global_step(), 1)
+        return tf.estimator.EstimatorSpec(mode, loss=tf.zeros([]), train_op=train_op)
+    y = tf.matmul(features['feature'] if isinstance(features, dict) else features, w)
+    outputs = {{'serving_default': tf.estimator.export.PredictOutput({{'y': y}})}}
+    return tf.estimator.EstimatorSpec(mode, predictions=y, export_outputs=outputs)
+
+def receiver_fn():
+    x = tf.placeholder(tf.float32, [None, 2])
+    return tf.estimator.export.ServingInputReceiver(x, {{'x': x}})
+
+def open_one():
+    global opened, ask
+    if kind == 'FastPredict':
+        opened = FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32))
+        ask = opened.predict
+        return
+    if kind == 'from_estimator':
+        opened = predictor.from_estimator(estimator, receiver_fn)
+    else:
+        opened = predictor.from_saved_model(predictor.latest_export('export'),
+                                            config=tf.ConfigProto() if kind == 'config' else None)
+    ask = lambda x, opened=opened: opened({{'x': x}})['y']
+
+def work(i):
+    rng = np.random.default_rng(i)
+    while not stop.is_set():
+        x = rng.integers(-2**20, 2**20, (rng.integers(1, 51), 2)).astype(np.float32)
+        try:
+            wrong[i] += not np.array_equal(ask(x), x @ W)
+        except Exception as error:
+            errors[i] = error
+            return
+        calls[i] += 1
+
+def end_threads():
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == [0] * 16 and min(calls) > 10, (wrong, calls, errors)
+
+def megabytes():
+    with open('/proc/self/statm') as file:
+        return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
+
+kind, daemon = sys.argv[1], 'not' not in sys.argv
+estimator = tf.estimator.Estimator(model_fn, 'model')
+stop, calls, wrong, errors = threading.Event(), [0] * 16, [0] * 16, [None] * 16
+if kind != 'make':
+    open_one()
+    threads = [threading.Thread(target=work, args=(i,), daemon=daemon) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    time.sleep(.5)
+'''
+
+
+@pytest.fixture(scope='module')
+def python(tmp_path_factory):
+    """Runs code after HEAD in a process of its own: python(code, kind) -> (return code, stdout, stderr)."""
+    directory = tmp_path_factory.mktemp('threads')
+
+    def run(code, *args, timeout=240):
+        done = subprocess.run([sys.executable, '-c', HEAD + code, *args], cwd=directory, text=True,
+                              capture_output=True, timeout=timeout)
+        return done.returncode, done.stdout, done.stderr
+
+    made = run("estimator.train(lambda: tf.data.Dataset.from_tensors(0), steps=1)\n"
+               "estimator.export_saved_model('export', receiver_fn)", 'make')
+    assert made[0] == 0, made
+    return run
+
+
+def assert_clean(returncode, stderr):
+    assert returncode == 0 and not [text for text in DUMPS if text in stderr], stderr
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
+@pytest.mark.parametrize('kind, warm_up, seconds', [
+    ('FastPredict', 1, 2), ('frozen', 1, 2), *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [
+        ('FastPredict', 10, 60), ('frozen', 10, 60), ('config', 5, 20), ('from_estimator', 5, 20)])])
+def test_answers_and_memory(python, kind, warm_up, seconds):
+    returncode, printed, stderr = python(f'''
+time.sleep({warm_up})
+before = megabytes()
+time.sleep({seconds - warm_up})
+after, counts = megabytes(), list(calls)
+end_threads()
+assert errors == [None] * 16, errors
+print(sum(counts), before, after)
+''', kind)
+    assert_clean(returncode, stderr)
+    calls, before, after = map(float, printed.split())
+    print(f'{kind}: {calls:,.0f} calls in {seconds} s, {before:.1f} MB after {warm_up} s, {after:.1f} MB at the end')
+    assert after - before < 2
+
+
+@each_kind
+@pytest.mark.parametrize('forks', [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_forks_meanwhile(python, kind, forks):
+    returncode, _, stderr = python(f'''
+def is_refused():
+    for do in (lambda: ask([[1, 2]]), lambda: ask([[1, 2]] * 1000), open_one):
+        try:
+            do()
+        except RuntimeError as error:
+            assert 'fork first' in str(error), error
+        else:
+            raise AssertionError('not refused')
+
+def delete():
+    global opened, ask
+    opened = ask = None
+    gc.collect()
+
+children = [lambda: os._exit(0), lambda: None, lambda: os.execv('/bin/true', ['true']), is_refused,
+            lambda: (opened.close(), opened.close()), delete]
+for child in children * {forks}:
+    pid = os.fork()
+    if not pid:
+        child()
+        sys.exit(0)  # and so to the end of Python, which deletes what is left
+    deadline = time.monotonic() + 60
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(.01)
+    assert status == 0, (children.index(child), status)
+end_threads()
+assert errors == [None] * 16, errors
+''', kind, timeout=1300)
+    assert_clean(returncode, stderr)
+
+
+@each_kind
+def test_a_pool_forks_meanwhile(python, kind):
+    returncode, printed, stderr = python('''
+def is_refused(i):
+    try:
+        ask([[i, i]])
+    except RuntimeError as error:
+        return 'fork first' in str(error)
+
+with multiprocessing.get_context('fork').Pool(2) as pool:
+    print(pool.map_async(is_refused, range(10)).get(60))
+end_threads()
+''', kind)
+    assert_clean(returncode, stderr)
+    assert printed == f'{[True] * 10}\n'
+
+
+@each_kind
+@pytest.mark.parametrize('daemon', ['daemon', pytest.param('not', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('code, expected', [
+    ('pass', 0), ('raise SystemExit(3)', 3), ('os._exit(4)', 4),
+    ('os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM),
+    ('os.kill(os.getpid(), signal.SIGINT); time.sleep(60)', -signal.SIGINT)],
+    ids=['return', 'SystemExit', '_exit', 'SIGTERM', 'SIGINT'])
+def test_ends_meanwhile(python, kind, daemon, code, expected):
+    others_end = 'threading.Thread(target=lambda: (threading.main_thread().join(), stop.set())).start()\n'
+    returncode, _, stderr = python((others_end if daemon == 'not' else '') + code, kind, daemon, timeout=60)
+    assert returncode == expected, stderr
+    for text in DUMPS:
+        assert text not in stderr or text == 'Traceback' and expected == -signal.SIGINT, stderr  # KeyboardInterrupt's
+
+
+@each_kind
+def test_closes_meanwhile(python, kind):
+    returncode, _, stderr = python('''
+opened.close()
+for thread in threads:
+    thread.join(60)
+assert not any(thread.is_alive() for thread in threads)
+assert all(isinstance(error, (RuntimeError, tf.errors.OpError)) for error in errors), errors
+end_threads()
+''', kind)
+    assert_clean(returncode, stderr)
