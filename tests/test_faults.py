@@ -96,6 +96,7 @@ def test_a_reader_during_20_exports_finds_a_whole_one_each_time(trained, tmp_pat
     while writer.is_alive():
         read.append(predictor.latest_export(str(tmp_path)))
         assert_right(read[-1])
+    print(f'{len(read):,} loads of {len(set(read))} exports')
     assert len(set(read)) > 10 and read == sorted(read)
 
 

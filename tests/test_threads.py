@@ -8,7 +8,8 @@ import pytest
 
 from conftest import ROOT
 
-KINDS = ['FastPredict', 'frozen', *(pytest.param(kind, marks=pytest.mark.slow) for kind in ('config', 'from_estimator'))]
+KINDS = ['FastPredict', 'frozen', pytest.param('config', marks=pytest.mark.slow),
+         pytest.param('from_estimator', marks=pytest.mark.slow)]
 each_kind = pytest.mark.parametrize('kind', KINDS)
 DUMPS = 'Traceback', 'terminate called', 'Fatal', 'core dumped', 'Segmentation', 'Exception ignored'
 
