@@ -118,7 +118,6 @@ def test_interrupt_while_tensorflow_is_imported_is_one_line(name, tmp_path):
 
 @pytest.mark.parametrize('name, args, sign', [
     ('train.py', ['--steps', 1_000_000, '--model-dir', 'new'], 'Saving checkpoints for 250'),
-    ('export.py', ['--export-dir', 'new'], 'Calling model_fn'),
     ('predict.py', ['--examples', 1_000_000], 'Restoring parameters'),
     ('fast_predict.py', ['--examples', 100_000_000], 'Restoring parameters'),
     ('serve.py', ['--examples', 100_000_000], None),
