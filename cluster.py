@@ -81,7 +81,7 @@ def start(task: str, cluster: dict[str, list[str]], *args: str) -> subprocess.Po
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = cli.Parser(__doc__)
     parser.add('--model-dir', default='cluster')
-    parser.add_argument('--steps', type=cli.positive, default=5000, metavar='N',
+    parser.add_argument('--steps', type=cli.positive, default=10_000, metavar='N',
                         help='train until the step N, of all together (default: %(default)s)')
     args = parser.parse_args(argv)
 
