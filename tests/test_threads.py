@@ -124,9 +124,10 @@ print(sum(counts), before, after)
     assert after - before < 2
 
 
-@each_kind
-@pytest.mark.parametrize('forks', [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_forks_meanwhile(python, kind, forks):
+@pytest.mark.parametrize('kind, rounds', [
+    ('FastPredict', 1), ('frozen', 1), *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [
+        ('FastPredict', 5), ('frozen', 5), ('config', 1), ('from_estimator', 1)])])
+def test_forks_meanwhile(python, kind, rounds):
     returncode, _, stderr = python(f'''
 def is_refused():
     for do in (lambda: ask([[1, 2]]), lambda: ask([[1, 2]] * 1000), open_one):
@@ -144,7 +145,7 @@ def delete():
 
 children = [lambda: os._exit(0), lambda: None, lambda: os.execv('/bin/true', ['true']), is_refused,
             lambda: (opened.close(), opened.close()), delete]
-for child in children * {forks}:
+for child in children * {rounds}:
     pid = os.fork()
     if not pid:
         child()
