@@ -142,6 +142,9 @@ def _script() -> str:
 def _excepthook(kind, error, traceback):
     if kind is KeyboardInterrupt:
         print(f'{_script()}: interrupted', file=sys.stderr)
+    elif issubclass(kind, ImportError):  # tf1.py's say what to do
+        hint = f' in {sys.executable}: run .venv/bin/python after make run, or pip install -r requirements.txt'
+        print(f'{_script()}: {error}{hint if kind is ModuleNotFoundError else ""}', file=sys.stderr)
     elif kind is BrokenPipeError:  # python compare.py | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
     else:

@@ -192,7 +192,7 @@ def print_row(cells: Sequence[str], widths: Sequence[int]) -> None:
 
 def compare_protocols(protocols: Sequence[Protocol], args: argparse.Namespace) -> list[dict]:
     """Prints the table, a row as soon as it is measured, and returns the figures."""
-    widths = [max(len(protocol.name) for protocol in PROTOCOLS), 7, 10, 7, 7, 10, 8, 7, 7]
+    widths = [max(len(protocol.name) for protocol in PROTOCOLS), 7, 10, 7, 7, 10, 9, 7, 7]
     print_row(HEADER, widths)
     records, baseline = [], None
     for protocol, timing in compare(protocols, args.model_dir, args.export_dir, args.examples):

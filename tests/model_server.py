@@ -248,5 +248,7 @@ def serving(models, grpc_port=0, rest_port=0):
 
 
 if __name__ == '__main__':
-    with serving(dict(argument.split('=') for argument in sys.argv[1:]), 8500, 8501):
+    with serving(dict(argument.split('=') for argument in sys.argv[1:]), 8500, 8501), \
+            contextlib.suppress(KeyboardInterrupt):
+        print(f'Serving {sys.argv[1:]} on 127.0.0.1:8500 (gRPC) and 8501 (REST)', flush=True)
         threading.Event().wait()
