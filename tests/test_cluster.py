@@ -115,8 +115,9 @@ def test_a_cluster_of_one(tmp_path, monkeypatch, capsys):
     assert_learned(tmp_path)
 
 
-@pytest.mark.parametrize('args', [['export.py'], ['predict.py', '--examples', '2'],
-                                  ['fast_predict.py', '--examples', '10'], ['-m', 'iris.train', '--steps', '10']])
+@pytest.mark.parametrize('args', [
+    ['predict.py', '--examples', '2'], *(pytest.param(args, marks=pytest.mark.slow) for args in [
+        ['export.py'], ['fast_predict.py', '--examples', '10'], ['-m', 'iris.train', '--steps', '10']])])
 def test_the_other_scripts_wait_for_no_cluster(args, trained, tmp_path):
     (tmp_path / 'model').symlink_to(trained)
     command = args if args[0] == '-m' else [os.path.join(ROOT, args[0]), *args[1:]]

@@ -28,6 +28,10 @@ from tf1 import tf
 NUMBERS = np.arange(201.)[:, None]
 
 
+def slow(*arguments):
+    return [pytest.param(*each if isinstance(each, tuple) else (each,), marks=pytest.mark.slow) for each in arguments]
+
+
 @contextlib.contextmanager
 def start(name, *args, **options):
     """Starts a script, as `python NAME` does, and kills it at the end of the `with` block."""
@@ -122,11 +126,10 @@ def test_interrupt_while_tensorflow_is_imported_is_one_line(name, tmp_path):
 
 @pytest.mark.parametrize('name, args, sign', [
     ('train.py', ['--steps', 1_000_000, '--model-dir', 'new'], 'Saving checkpoints for 250'),
-    ('predict.py', ['--examples', 1_000_000], 'Restoring parameters'),
     ('fast_predict.py', ['--examples', 100_000_000], 'Restoring parameters'),
-    ('serve.py', ['--examples', 100_000_000], None),
-    ('compare.py', ['--examples', 100_000_000], None),
-    ('compare.py', ['--scale', '--examples', 100_000_000], None), ('cluster.py', ['--model-dir', 'new'], None)])
+    *slow(('predict.py', ['--examples', 1_000_000], 'Restoring parameters'),
+          ('serve.py', ['--examples', 100_000_000], None), ('compare.py', ['--examples', 100_000_000], None),
+          ('compare.py', ['--scale', '--examples', 100_000_000], None), ('cluster.py', ['--model-dir', 'new'], None))])
 def test_interrupt_is_one_line(name, args, sign, trained, exported, tmp_path):
     (tmp_path / 'model').symlink_to(trained)
     (tmp_path / 'saved_model').symlink_to(exported)
@@ -170,7 +173,7 @@ def assert_right_or_one_line(script, *args):
         assert re.search('damaged|no checkpoint|no complete export|another network|choose', error.code), error.code
 
 
-EVERY = [37, pytest.param(1, marks=pytest.mark.slow)]
+EVERY = [37, *slow(1)]
 
 
 @pytest.mark.parametrize('step', EVERY)
@@ -192,8 +195,9 @@ def test_a_byte_of_an_export_flipped(file, step, exported, tmp_path):
     serve.main(['--export-dir', str(export_dir), '--examples', '1'])
 
 
-@pytest.mark.parametrize('damage', [lambda content: None, lambda content: b'',
-                                    lambda content: content[:len(content) // 2]], ids=['removed', 'emptied', 'halved'])
+@pytest.mark.parametrize('damage', [lambda content: content[:len(content) // 2],
+                                    *slow(lambda content: None, lambda content: b'')],
+                         ids=['halved', 'removed', 'emptied'])
 def test_each_file_damaged(damage, trained, exported, tmp_path):
     model_dir = shutil.copytree(trained, tmp_path / 'model')
     export_dir = shutil.copytree(exported, tmp_path / 'saved_model')
@@ -254,7 +258,7 @@ def disk(tmp_path):
     return tmp_path / 'disk'
 
 
-@pytest.mark.parametrize('kilobytes', [20, 200, 310, 360, 400, 430])
+@pytest.mark.parametrize('kilobytes', [360, *slow(20, 200, 310, 400, 430)])
 def test_training_on_a_full_disk(kilobytes, disk, tmp_path):
     process, after = on_a_disk(f'size={kilobytes}k', tmp_path / 'nothing', disk, 'train.py', '--model-dir', disk)
     assert process.returncode == 1 and 'Traceback' not in process.stderr
@@ -272,7 +276,7 @@ def test_more_training_on_a_full_disk_loses_nothing(disk, trained):
     assert tf.train.load_variable(after, 'global_step') >= 1000
 
 
-@pytest.mark.parametrize('kilobytes', [4, 12, 20])
+@pytest.mark.parametrize('kilobytes', [20, *slow(4, 12)])
 def test_export_to_a_full_disk_loses_nothing(kilobytes, disk, trained, exported, tmp_path):
     size = sum(-(-len(content) // 4096) * 4 for content in snapshot(exported).values())
     process, after = on_a_disk(f'size={size + kilobytes}k', exported, disk, 'export.py', '--model-dir', trained,
@@ -299,6 +303,7 @@ def test_writing_to_a_read_only_disk(disk, trained, exported, tmp_path):
             f"can't write to {disk} (no permission to write): choose another directory"
 
 
+@pytest.mark.slow
 def test_reading_from_a_read_only_disk(disk, trained, exported):
     for content, args in ((trained, ['predict.py', '--model-dir']), (trained, ['fast_predict.py', '--model-dir']),
                           (exported, ['serve.py', '--export-dir'])):

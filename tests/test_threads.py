@@ -185,10 +185,11 @@ end_threads()
 @each_kind
 @pytest.mark.parametrize('daemon', ['daemon', pytest.param('not', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('code, expected', [
-    ('pass', 0), ('raise SystemExit(3)', 3), ('os._exit(4)', 4),
-    ('os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM),
-    ('os.kill(os.getpid(), signal.SIGINT); time.sleep(60)', -signal.SIGINT)],
-    ids=['return', 'SystemExit', '_exit', 'SIGTERM', 'SIGINT'])
+    ('pass', 0), ('os.kill(os.getpid(), signal.SIGINT); time.sleep(60)', -signal.SIGINT),
+    *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [
+        ('raise SystemExit(3)', 3), ('os._exit(4)', 4),
+        ('os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM)])],
+    ids=['return', 'SIGINT', 'SystemExit', '_exit', 'SIGTERM'])
 def test_ends_meanwhile(python, kind, daemon, code, expected):
     others_end = 'threading.Thread(target=lambda: (threading.main_thread().join(), stop.set())).start()\n'
     returncode, _, stderr = python((others_end if daemon == 'not' else '') + code, kind, daemon, timeout=60)
