@@ -77,7 +77,8 @@ def assert_product(got, features):
 
 # FastPredict, beside the plain product.
 
-numbers = st.one_of(st.floats(width=32), st.floats(), st.integers(-2 ** 63, 2 ** 63 - 1), st.booleans(),
+# Beside floats, whole numbers that a float64 holds: Session.run makes floats of all in a list, the predictor of none.
+numbers = st.one_of(st.floats(width=32), st.floats(), st.integers(-2 ** 53, 2 ** 53), st.booleans(),
                     st.sampled_from([np.nan, np.inf, -np.inf, 1e38, 3.4e38, -3e38, 1e39, 1e-40, -1e-45, 5e-324, -0.]))
 dtypes = st.sampled_from(['f2', 'f4', 'f8', '>f4', '>f8', 'i1', 'u1', 'i4', '>i8', 'u8', '?'])
 layouts = st.sampled_from([
@@ -165,10 +166,11 @@ def assert_agree(both, inputs=INPUTS):
     assert ours == theirs and isinstance(ours, dict)
 
 
-scalars = st.one_of(numbers, st.integers(-2 ** 70, 2 ** 70), st.complex_numbers(), st.text(max_size=3), st.none(),
+scalars = st.one_of(numbers, st.complex_numbers(), st.text(max_size=3), st.none(),
                     st.text('é\0\ud800', max_size=2), st.binary(max_size=3), st.decimals(), st.fractions())
 values = st.one_of(
-    scalars, st.lists(scalars, max_size=4), st.lists(st.lists(scalars, max_size=3), max_size=3),
+    scalars, st.integers(-2 ** 70, 2 ** 70), st.lists(st.integers(-2 ** 70, 2 ** 70)),
+    st.lists(scalars, max_size=4), st.lists(st.lists(scalars, max_size=3), max_size=3),
     st.lists(numbers), st.lists(st.integers(-2 ** 31, 2 ** 31 - 1)), st.lists(st.one_of(st.text(), st.binary())),
     stn.arrays(st.one_of(dtypes, stn.unicode_string_dtypes(max_len=4), stn.byte_string_dtypes(max_len=4),
                          stn.complex_number_dtypes()), stn.array_shapes(min_dims=0, max_dims=3, min_side=0)),
