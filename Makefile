@@ -43,7 +43,7 @@ pretrained: $(VENV)/.run
 	echo 'model_checkpoint_path: "model.ckpt-1000"' > pretrained/model/checkpoint
 
 clean:
-	rm -rf model saved_model best cluster iris/model iris/saved_model
+	rm -rf model saved_model best cluster hidden held_out iris/model iris/saved_model
 
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --requirement requirements.txt
