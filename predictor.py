@@ -10,6 +10,7 @@ A SavedModel is a program: load only those you trust.
 """
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -242,10 +243,16 @@ def _after_fork():
         kept.append(context.context())
     except (ImportError, AttributeError):  # private; in TensorFlow 2.15 and 2.21
         pass
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # never deleted
+    _never_delete(kept)
+
+
+def _never_delete(objects):
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(objects))
 
 
 os.register_at_fork(after_in_child=_after_fork)
+# As Python 3.13 ends, TensorFlow's modules are emptied first, and its sessions, deleted later, complain on stderr.
+atexit.register(lambda: _never_delete(list(_opened)))
 
 
 def from_saved_model(export_dir: str, signature_def_key: Optional[str] = None,
