@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 
 	$(shell $(python) -c '$(SERVES)' 2>/dev/null && echo $(python))))
 RUN = $(VENV)/bin/python
 
-.PHONY: run compare cluster test benchmark pretrained clean
+.PHONY: run compare cluster test test-all benchmark pretrained clean
 
 run: $(VENV)/.run
 	$(RUN) train.py
@@ -19,20 +19,23 @@ run: $(VENV)/.run
 
 compare: $(VENV)/.run
 	@test -d model || $(RUN) train.py
-	@test -d saved_model || $(RUN) export.py
 	$(RUN) compare.py
 
 cluster: $(VENV)/.run
 	rm -rf cluster
-	$(RUN) cluster.py
+	$(RUN) -m beyond.cluster
 
 test: $(VENV)/.test
+	@echo 'Linter, types and the tests that are not slow: about two and a half minutes on two idle cores.'
 	$(RUN) -m ruff check --quiet
 	$(RUN) -m mypy --no-error-summary
 	$(RUN) -m pytest $(TESTS)
 
+test-all: $(VENV)/.test
+	$(MAKE) test
+	$(RUN) -m pytest -m slow
+
 benchmark: $(VENV)/.test
-	$(RUN) -m pip install --quiet --requirement requirements-benchmark.txt
 	$(RUN) tests/benchmark.py
 
 pretrained: $(VENV)/.run
@@ -43,14 +46,14 @@ pretrained: $(VENV)/.run
 	echo 'model_checkpoint_path: "model.ckpt-1000"' > pretrained/model/checkpoint
 
 clean:
-	rm -rf model saved_model best cluster hidden held_out iris/model iris/saved_model
+	rm -rf model saved_model held_out cluster hidden iris/model iris/saved_model build *.egg-info
 
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.test: requirements-dev.txt requirements-plot.txt requirements-serving.txt $(VENV)/.run
-	$(RUN) -m pip install --quiet $(addprefix --requirement ,$(filter %.txt,$^))
+$(VENV)/.test: pyproject.toml $(VENV)/.run
+	$(RUN) -m pip install --quiet --requirement requirements.txt --editable '.[benchmark,dev,plot,serving,web]'
 	@touch $@
 
 $(VENV)/bin/python:

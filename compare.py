@@ -1,152 +1,263 @@
-"""Measures every way to predict side by side, in one run on one model, beside the figures of the posts.
+"""Measures every way to predict side by side, in one run, from one checkpoint, beside the figures of the posts.
 
     python compare.py
 
-Ways that are to be compared take turns, a round each, so that a machine which gets slower or faster meanwhile does so
-for all of them. All answers are checked.
+The rows take turns, a round each, so that a machine which gets slower or faster meanwhile does so for all of them.
+Each answer is compared with what the checkpoint's variables give.
 """
 from __future__ import annotations
 
-import argparse
 import contextlib
+import functools
 import gc
 import importlib.util
+import itertools
 import json
-import multiprocessing
 import os
 import platform
-import resource
-import signal
 import sys
 import tempfile
+import time
 from concurrent import futures
-from typing import Any, Callable, ContextManager, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Union
 
-import numpy as np
-
-import cli
-import export
+from support import checkpoints, script  # before TensorFlow
+import estimator_inference
 import fast_predict
-import latency
-import model
-import predict
-import predictor
-import serve
-from tf1 import tf
-
-import tensorflow as tf2  # after tf1, which sets it up
+import numpy as np
+import tensorflow as tf2
+from estimator_inference import exports, predictor, tf
+from export import serving_input_receiver_fn
+from model import model_fn
+from support.command_line import directory, new_file
+from support.errors import Fault, WrongAnswer
+from support.timing import check, number_in, seconds
 
 ROUNDS = 10
-PARAMETERS_AND_BATCHES = [(3, (1, 10, 100, 1000, 10_000)), (1000, (1,)), (100_000, (1,)), (1_000_000, (1,)),
-                          (10_000_000, (1,)), (30_000_000, (1,))]
 
 
-class Protocol(NamedTuple):
-    """One way to predict: a row of the table.
+class Model(NamedTuple):
+    estimator: Any
+    export_dir: str
+    layers: list[tuple[np.ndarray, np.ndarray]]  # the kernel and the bias of each, from the checkpoint
+    expected: dict[int, float]  # the answer to each number
 
-    Attributes:
-      name: What it is called.
-      open: A function of --model-dir and --export-dir that returns a context manager. To enter it is to load the model;
-        it gives `get_predictions`, a function from a list of numbers to their predictions.
-      batch: Examples in a call.
-      share: The part of --examples to ask for, where a call takes long.
-      post_a: Seconds an example in post A, on its author's machine, and
-      post_b: in post B, on an NVIDIA RTX 2080 Ti. None where they don't say.
-    """
+
+class Row(NamedTuple):
+    """A way to predict. `open(model, stack)` loads, and leaves to an ExitStack what is to be closed. It returns a
+    function from a list of n numbers to their predictions: a list of n, or a dict of arrays [n, 1]."""
     name: str
-    open: Callable[[str, str], ContextManager[Callable]]
-    batch: int = 1
-    share: float = 1.0
-    post_a: Optional[float] = None
-    post_b: Optional[float] = None
+    open: Callable[[Model, contextlib.ExitStack], Callable]
+    batch: int = 1  # examples a call
+    share: float = 1.0  # the part of --examples to ask for
+    post_a: Union[float, str, None] = None  # seconds an example, on the machine of its author
+    post_b: Optional[float] = None  # likewise, on an NVIDIA RTX 2080 Ti
+    lags: bool = False  # whether it is known to give the answers of earlier requests
+    needs: Sequence[str] = ()  # packages without which it is left out
 
 
-@contextlib.contextmanager
-def open_from_estimator(model_dir: str) -> Iterator[Callable]:
-    """A predictor made from the Estimator, without an export."""
-    with predictor.from_estimator(model.load_estimator(model_dir), export.serving_input_receiver_fn) as predict_fn:
-        yield serve.asking(predict_fn, predict_fn.feed_tensors, predict_fn.fetch_tensors)
+def open_estimator(model, stack):
+    def input_fn(numbers):  # as in predict.py, for several numbers too
+        return tf.data.Dataset.from_generator(lambda: [[nb, nb] for nb in numbers], tf.float32, [2]).batch(len(numbers))
+    return lambda numbers: list(model.estimator.predict(functools.partial(input_fn, numbers)))
 
 
-@contextlib.contextmanager
-def open_tf2(export_dir: str) -> Iterator[Callable]:
-    """`tf.saved_model.load`: the TensorFlow 2 way, to which post B looks ahead."""
-    loaded = tf2.saved_model.load(latest_export(export_dir))
+class PostsFastPredict(fast_predict.FastPredict):
+    """As the posts have it: an endless generator of requests, from which today's tf.data reads ahead."""
+
+    def input_fn(self):
+        return tf.data.Dataset.from_generator(self.generator, tf.float32, [2]).batch(1)
+
+    def generator(self):
+        while True:
+            yield from self.features
+
+
+def open_generator(model, stack, kind=fast_predict.FastPredict):
+    opened = kind(model.estimator)
+    stack.callback(opened.predictions.close)
+    return lambda numbers: opened.predict([[nb, nb] for nb in numbers])
+
+
+def open_fast_predict(model, stack):
+    spec = tf.TensorSpec([None, 2], tf.float32)
+    opened = stack.enter_context(estimator_inference.FastPredict(model.estimator, spec))
+    return lambda numbers: opened.predict([[nb, nb] for nb in numbers])
+
+
+def open_session(model, stack):
+    with tf.Graph().as_default() as graph:
+        session = tf.Session()
+        signature = tf.saved_model.loader.load(session, ['serve'], model.export_dir).signature_def['serving_default']
+    stack.callback(session.close)
+    feeds, fetches = ({key: graph.get_tensor_by_name(info.name) for key, info in infos.items()}
+                      for infos in (signature.inputs, signature.outputs))
+    return asking(lambda inputs: session.run(fetches, {feeds[key]: inputs[key] for key in inputs}), feeds)
+
+
+def open_predictor(model, stack, make):
+    predict_fn = stack.enter_context(make(model))
+    return asking(predict_fn, predict_fn.feed_tensors)
+
+
+def open_tf2(model, stack):
+    loaded = tf2.saved_model.load(model.export_dir)
     signature = loaded.signatures['serving_default']
     feeds = signature.structured_input_signature[1]
 
-    def predict_fn(inputs):
+    def predict_fn(inputs, loaded=loaded):  # whose variables live as long as it does
         outputs = signature(**{key: tf2.constant(value, feeds[key].dtype) for key, value in inputs.items()})
         return {key: output.numpy() for key, output in outputs.items()}
-
-    yield serve.asking(predict_fn, feeds, signature.structured_outputs)
-
-
-@contextlib.contextmanager
-def open_session(export_dir: str) -> Iterator[Callable]:
-    """`Session.run` with a feed dict: what `tf.contrib.predictor` did."""
-    with tf.Graph().as_default() as graph:
-        session = tf.Session()
-        meta_graph = tf.saved_model.loader.load(session, ['serve'], latest_export(export_dir))
-    signature = meta_graph.signature_def['serving_default']
-    feeds = {key: graph.get_tensor_by_name(info.name) for key, info in signature.inputs.items()}
-    fetches = {key: graph.get_tensor_by_name(info.name) for key, info in signature.outputs.items()}
-
-    def predict_fn(inputs):
-        return session.run(fetches, {feeds[key]: value for key, value in inputs.items()})
-
-    with contextlib.closing(session):
-        yield serve.asking(predict_fn, feeds, fetches)
+    return asking(predict_fn, feeds)
 
 
-def latest_export(export_dir: str) -> str:
-    """Returns the path of the newest export, or ends the script with a line."""
-    try:
-        return predictor.latest_export(export_dir)
-    except OSError as error:
-        sys.exit(f'{error}: run python export.py --export-dir {export_dir}')
+def onnx_function(layers):
+    """Returns a function from an array [n, 1] to an array [n, 1]: ONNX Runtime's, for a model of layers."""
+    import onnx
+    import onnxruntime
+    helper, constants = onnx.helper, {'twice': np.array([1, 2])}
+    nodes = [helper.make_node('Tile', ['number', 'twice'], ['0'])]
+    for i, (constants[f'kernel{i}'], constants[f'bias{i}']) in enumerate(layers):
+        nodes.append(helper.make_node('Gemm', [f'{i}', f'kernel{i}', f'bias{i}'], [f'{i + 1}']))
+    number, output = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 1])
+                      for name in ('number', f'{len(layers)}'))
+    graph = helper.make_graph(nodes, 'double', [number], [output],
+                              [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)], ir_version=8)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=['CPUExecutionProvider'])
+    return lambda array: session.run(None, {'number': array})[0]
 
 
-PROTOCOLS = [
-    Protocol('Estimator.predict', lambda model_dir, _: predict.open_estimator(model_dir), share=0.01,
-             post_a=0.19, post_b=0.1152),
-    Protocol('FastPredict', lambda model_dir, _: fast_predict.open_fast_predict(model_dir), post_b=0.352e-3),
-    Protocol('FastPredict, 10 a call', lambda model_dir, _: fast_predict.open_fast_predict(model_dir), batch=10,
-             post_b=0.238e-3),
-    Protocol('predictor.from_saved_model', lambda _, export_dir: serve.open_saved_model(export_dir), post_b=0.178e-3),
-    Protocol('predictor.from_estimator', lambda model_dir, _: open_from_estimator(model_dir)),
-    Protocol('tf.saved_model.load', lambda _, export_dir: open_tf2(export_dir)),
-    Protocol('Session.run', lambda _, export_dir: open_session(export_dir)),
+def lite_function(layers, batch=1):
+    """Returns a function from an array [batch, 1] to an array [batch, 1]: LiteRT's, for a model of layers."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    @functools.partial(tf2.function, input_signature=[tf2.TensorSpec([batch, 1], tf2.float32)])
+    def double(number):
+        return functools.reduce(lambda x, layer: x @ layer[0] + layer[1], layers, tf2.tile(number, [1, 2]))
+    converter = tf2.lite.TFLiteConverter.from_concrete_functions([double.get_concrete_function()], double)
+    interpreter = Interpreter(model_content=converter.convert())
+    interpreter.allocate_tensors()
+    number, output = interpreter.get_input_details()[0]['index'], interpreter.get_output_details()[0]['index']
+
+    def run(array):
+        interpreter.set_tensor(number, array)
+        interpreter.invoke()
+        return interpreter.get_tensor(output)
+    return run
+
+
+def open_function(model, stack, make):
+    function = make(model.layers)
+    return lambda numbers: {'output': function(np.array([[nb] for nb in numbers], np.float32))}
+
+
+def asking(predict_fn, feeds):
+    """Returns a function of n numbers that feeds the one input: Examples [n], or float32 [n, 1] or [n, 2]."""
+    [(key, tensor)] = feeds.items()
+    if tensor.dtype == tf.string:
+        return lambda numbers: predict_fn({key: [tf.train.Example(features=tf.train.Features(feature={
+            'number': tf.train.Feature(float_list=tf.train.FloatList(value=[nb]))})).SerializeToString()
+            for nb in numbers]})
+    width = tensor.shape[-1]
+    return lambda numbers: predict_fn({key: [[nb] * width for nb in numbers]})
+
+
+POSTS = [
+    Row('Estimator.predict', open_estimator, share=0.01, post_a=0.19, post_b=0.1152),
+    Row('FastPredict as the posts have it', functools.partial(open_generator, kind=PostsFastPredict), share=0.2,
+        post_b=352e-6, lags=True),
+    Row('FastPredict on a generator', open_generator),
+    Row('the same, 10 a call', open_generator, batch=10, post_b=238e-6),
+    Row('Session.run: what tf.contrib.predictor did', open_session, post_a='"100x"', post_b=178e-6),
 ]
+BEYOND = [
+    Row("the library's FastPredict", open_fast_predict),
+    Row("the library's FastPredict, 10 a call", open_fast_predict, batch=10),
+    Row('predictor.from_saved_model', functools.partial(
+        open_predictor, make=lambda model: predictor.from_saved_model(model.export_dir))),
+    Row('predictor.from_estimator', functools.partial(
+        open_predictor, make=lambda model: predictor.from_estimator(model.estimator, serving_input_receiver_fn))),
+    Row('tf.saved_model.load', open_tf2),
+    Row('ONNX Runtime', functools.partial(open_function, make=onnx_function), needs=('onnx', 'onnxruntime')),
+    Row('LiteRT', functools.partial(open_function, make=lite_function), needs=('ai_edge_litert',)),
+]
+ROWS = POSTS + BEYOND
+NAMES = [row.name for row in ROWS]
 
 
-def compare(protocols: Sequence[Protocol], model_dir: str, export_dir: str,
-            examples: int) -> Iterator[tuple[Protocol, latency.Timing]]:
-    """Measures protocols in turns, and yields each with its timing as soon as its last turn is over.
+class Stopwatch:
+    """Times a row, in a thread of its own: a live `Estimator.predict` leaves its graph as the default graph of its
+    thread, where others would fail."""
 
-    Raises:
-      WrongAnswer: A prediction is more than 0.1% off. The message begins with the protocol's name.
-    """
+    def __init__(self, row: Row, model: Model) -> None:
+        self.row, self._model, self._stack = row, model, contextlib.ExitStack()
+        self.times: list[float] = []
+        self.wrong, self._stopped = 0, False
+        self._numbers, self._thread = itertools.cycle(model.expected), futures.ThreadPoolExecutor(1)
+
+    def load(self) -> None:
+        """Loads the model and makes the first call."""
+        start = time.perf_counter()
+        self._predict = self._thread.submit(self.row.open, self._model, self._stack).result()
+        self.loaded = time.perf_counter() - start
+        self.ask(1)
+
+    def close(self) -> None:
+        self._stopped = True  # after Ctrl-C it still asks
+        self._thread.submit(self._stack.close).result()
+        self._thread.shutdown()
+
+    def ask(self, calls: int) -> None:
+        """Raises WrongAnswer where a row that doesn't lag has an answer that isn't within 0.1%."""
+        self._thread.submit(self._ask, calls).result()
+
+    def _ask(self, calls):
+        while calls and not self._stopped:
+            numbers = list(itertools.islice(self._numbers, self.row.batch))
+            start = time.perf_counter()
+            answers = self._predict(numbers)
+            self.times.append(time.perf_counter() - start)
+            calls -= 1
+            if isinstance(answers, dict):  # with a hidden layer, of both layers
+                answers = answers.get('predictions', next(iter(answers.values())))
+            for nb, answer in itertools.zip_longest(numbers, map(number_in, answers), fillvalue=np.nan):
+                expected = self._model.expected.get(nb)  # None: one answer too many
+                if expected is None or not abs(answer - expected) <= 1e-3 * nb:
+                    self.wrong += 1
+                    if not self.row.lags:
+                        raise WrongAnswer(f'{self.row.name}: f({nb}) = {answer}, expected {expected}')
+
+    def record(self) -> dict[str, Any]:
+        """Returns the figures, in seconds, all but `load` and `first_call` an example."""
+        times = np.array(self.times[1:]) / self.row.batch
+        return {'row': self.row.name, 'batch': self.row.batch, 'examples': len(times) * self.row.batch,
+                'load': self.loaded, 'first_call': self.times[0], 'mean': times.mean(), 'median': np.median(times),
+                'p99': np.percentile(times, 99), 'examples_per_second': 1 / times.mean(), 'wrong': self.wrong,
+                'post_a': self.row.post_a, 'post_b': self.row.post_b}
+
+
+def compare(rows: Sequence[Row], model: Model, examples: int) -> Iterator[Stopwatch]:
+    """Measures rows in turns, and yields each as soon as its last turn is over."""
     with contextlib.ExitStack() as stack:
-        stopwatches = {}
-        for turn in range(ROUNDS + 1):  # the first loads, and warms up
-            for protocol in protocols:
-                progress(f'{"round " + str(turn) + " of " + str(ROUNDS) if turn else "loading"}: {protocol.name}')
+        stopwatches = [Stopwatch(row, model) for row in rows]
+        gc.disable()
+        gc.freeze()  # the end of a round collects what the round left behind, and nothing else
+        stack.callback(gc.unfreeze)
+        stack.callback(gc.enable)
+        for turn, stopwatch in itertools.product(range(ROUNDS + 1), stopwatches):  # the first loads, and warms up
+            row = stopwatch.row
+            progress(f'{f"round {turn} of {ROUNDS}" if turn else "loading"}: {row.name}')
+            if turn == 0:
+                stack.callback(stopwatch.close)
+                stopwatch.load()
+            else:
+                stopwatch.ask(-(-max(1, round(examples * row.share / ROUNDS)) // row.batch))
+            if turn == ROUNDS:
+                progress('')
+                yield stopwatch
+            elif stopwatch is stopwatches[-1]:
                 gc.collect()
-                gc.disable()
-                try:
-                    if turn == 0:
-                        stopwatch = latency.Stopwatch(protocol.open(model_dir, export_dir), protocol.batch)
-                        stopwatches[protocol] = stack.enter_context(stopwatch)
-                    else:
-                        stopwatches[protocol].ask(max(1, round(examples * protocol.share / ROUNDS)))
-                except latency.WrongAnswer as error:
-                    raise latency.WrongAnswer(f'{protocol.name}: {error}') from None
-                finally:
-                    gc.enable()
-                if turn == ROUNDS:
-                    progress('')
-                    yield protocol, stopwatches[protocol].timing
 
 
 def progress(text: str) -> None:
@@ -155,194 +266,93 @@ def progress(text: str) -> None:
         print(f'\r\033[K{text}', end='', file=sys.stderr, flush=True)
 
 
-def describe_machine(device: str) -> dict[str, str]:
-    """Returns what the figures depend on: versions, processor, number of cores, device."""
+def describe_machine(device: str, takes: float) -> dict[str, str]:
+    """Prints and returns what the figures depend on, and prints how many seconds they take if it is over 30."""
     with open('/proc/cpuinfo') as file:
         models = [line.partition(':')[2].strip() for line in file if line.startswith('model name')]
-    return {'python': platform.python_version(), 'tensorflow': tf2.__version__, 'numpy': np.__version__,
-            'processor': (models or [platform.machine()])[0], 'cores': str(len(os.sched_getaffinity(0))),
-            'device': device}
+    machine = {'python': platform.python_version(), 'tensorflow': tf2.__version__, 'numpy': np.__version__, 'processor':
+               (models or [platform.machine()])[0], 'cores': str(len(os.sched_getaffinity(0))), 'device': device}
+    print('Python {}, TensorFlow {}, numpy {}; {}, {} cores, on {}'.format(*machine.values()))
+    if takes > 30:
+        print('This takes about', f'{takes / 60:,.0f} minutes.' if takes > 100 else f'{takes:.0f} seconds.', flush=True)
+    return machine
 
 
-def to_record(protocol: Protocol, timing: latency.Timing) -> dict:
-    """Returns a row's full figures for JSON, in seconds an example."""
-    return {'protocol': protocol.name, 'batch': protocol.batch, 'examples': len(timing.examples) * timing.batch,
-            'load': timing.load, 'first_call': timing.first, 'mean': float(timing.examples.mean()),
-            'median': float(np.median(timing.examples)), 'p99': float(np.percentile(timing.examples, 99)),
-            'examples_per_second': float(1 / timing.examples.mean()), 'post_a': protocol.post_a,
-            'post_b': protocol.post_b}
+def print_row(name: str, *cells: str, widths: Sequence[int] = (42, 7, 12, 8, 8, 11, 9, 7, 8, 8)) -> None:
+    print(name.ljust(widths[0]) + ''.join(map(str.rjust, cells, widths[1:])), flush=True)
 
 
-HEADER = ('', 'load', 'first call', 'median', 'p99', 'examples/s', 'faster', 'post A', 'post B')
-
-
-def table_row(record: dict, baseline: Optional[float]) -> tuple[str, ...]:
+def table_row(record: dict, baseline: Optional[float]) -> list[str]:
     """Returns the cells of a row; `baseline` is the median of Estimator.predict, if that was measured."""
-    def seconds(value):
-        return latency.seconds(value) if value else ''
-    return (record['protocol'], *(seconds(record[key]) for key in ('load', 'first_call', 'median', 'p99')),
-            f'{record["examples_per_second"]:,.0f}', f'{baseline / record["median"]:,.0f} x' if baseline else '',
-            seconds(record['post_a']), seconds(record['post_b']))
+    def time_(key):
+        return record[key] if isinstance(record[key], str) else seconds(record[key]) if record[key] else ''
+    return [record['row'], *map(time_, ('load', 'first_call', 'median', 'p99')),
+            f'{record["examples_per_second"]:,.0f}', f'{baseline / record["median"]:,.0f}x' if baseline else '',
+            f'{record["wrong"]:,}', time_('post_a'), time_('post_b')]
 
 
-def print_row(cells: Sequence[str], widths: Sequence[int]) -> None:
-    print(' | '.join([cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:]))]),
-          flush=True)
-
-
-def compare_protocols(protocols: Sequence[Protocol], args: argparse.Namespace) -> list[dict]:
-    """Prints the table, a row as soon as it is measured, and returns the figures."""
-    widths = [max(len(protocol.name) for protocol in PROTOCOLS), 7, 10, 7, 7, 10, 9, 7, 7]
-    print_row(HEADER, widths)
-    records, baseline = [], None
-    for protocol, timing in compare(protocols, args.model_dir, args.export_dir, args.examples):
-        records.append(to_record(protocol, timing))
-        if protocol.name == 'Estimator.predict':
-            baseline = records[-1]['median']
-        print_row(table_row(records[-1], baseline), widths)
-    return records
-
-
-def build_fn_with_table(rows: int) -> Callable:
-    """Returns a `build_fn` that knows 2x from the start, and has a table of parameters besides, as for embeddings.
-
-    A prediction looks one row up: the parameters grow, and the work stays the same.
-    """
-    def build_fn(features, params):
-        predictions = tf.layers.dense(features, 1, kernel_initializer=tf.ones_initializer(), name='dense')
-        if rows:
-            table = tf.get_variable('table', [rows, 1], initializer=tf.zeros_initializer(), use_resource=True)
-            predictions += tf.gather(table, tf.cast(features[:, 0], tf.int32) % rows)
-        return {'predictions': predictions}
-    return build_fn
-
-
-def write_model(directory: str, parameters: int) -> None:
-    """Writes a checkpoint and an export of a 2x model with so many parameters."""
-    model.build_fn = build_fn_with_table(parameters - 3)
-    with tf.Graph().as_default(), tf.Session() as session:
-        model.build_fn(tf.placeholder(tf.float32, [None, 2]), {})
-        tf.train.create_global_step()
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), 0)
-    model.load_estimator(directory).export_saved_model(os.path.join(directory, 'saved_model'),
-                                                       export.serving_input_receiver_fn)
-
-
-def measure_model(name: str, directory: str, parameters: int, batch: int, calls: int) -> dict:
-    """Returns the median time of an example, in seconds, and the peak of this process's memory, in bytes."""
-    model.build_fn = build_fn_with_table(parameters - 3)
-    [protocol] = [protocol for protocol in PROTOCOLS if protocol.name == name]
-    opened = protocol.open(directory, os.path.join(directory, 'saved_model'))
-    timing = latency.measure(opened, batch * max(3, round(calls * protocol.share)), batch)
-    return {'protocol': name, 'parameters': parameters, 'batch': batch, 'median': float(np.median(timing.examples)),
-            'peak_memory': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-
-
-def in_child(function: Callable, *args: Any) -> Any:
-    """Calls a function in a process of its own, so that its peak of memory is its own too."""
-    context = multiprocessing.get_context('forkserver')  # forks a process that has imported TensorFlow, not used it
-    context.set_forkserver_preload([__name__])
-    silently = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # how it dies of Ctrl-C: this process says it
-    with futures.ProcessPoolExecutor(1, context, *silently) as pool:
-        return pool.submit(function, *args).result()
-
-
-def compare_scale(protocols: Sequence[Protocol], calls: int) -> list[dict]:
-    """Prints latency and memory as the parameters and the batch grow, and returns the figures."""
-    records = []
-    widths = [10, 6, *(max(18, len(protocol.name)) for protocol in protocols)]
-    print_row(['parameters', 'batch', *(protocol.name for protocol in protocols)], widths)
-    for parameters, batches in PARAMETERS_AND_BATCHES:
-        with tempfile.TemporaryDirectory() as directory:
-            in_child(write_model, directory, parameters)
-            for batch in batches:
-                cells = [f'{parameters:,}', f'{batch:,}']
-                for protocol in protocols:
-                    progress(f'{parameters:,} parameters, {batch:,} examples a call: {protocol.name}')
-                    records.append(in_child(measure_model, protocol.name, directory, parameters, batch, calls))
-                    cells.append(f'{latency.seconds(records[-1]["median"])}, '
-                                 f'{records[-1]["peak_memory"] / 1e6:4.0f} MB')
-                progress('')
-                print_row(cells, widths)
-    return records
-
-
-def plot(records: Sequence[dict], path: str) -> None:
-    """Draws the figures of `compare_protocols` or of `compare_scale` as SVG or PNG."""
-    import matplotlib
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-    gray = '#808080'  # legible on white and on black
-    pyplot.rcParams.update({'text.color': gray, 'axes.labelcolor': gray, 'axes.edgecolor': gray, 'xtick.color': gray,
-                            'ytick.color': gray, 'font.size': 11, 'svg.fonttype': 'none', 'svg.hashsalt': 'compare'})
-    protocols = list(dict.fromkeys(record['protocol'] for record in records))
-    if 'load' in records[0]:
-        figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(records) + 1.2))
-        axes.barh(protocols, [record['median'] * 1e6 for record in records], color='#4c8bf5', height=0.6)
-        for record in records:
-            right = max(filter(None, (record['median'], record['post_a'], record['post_b'])))
-            axes.text(right * 1.3e6, record['protocol'], latency.seconds(record['median']), va='center')
-        for post, marker, color in (('post_a', 'D', '#e8710a'), ('post_b', 'o', '#d93025')):
-            posts = [(record[post] * 1e6, record['protocol']) for record in records if record[post]]
-            times, names = [seconds for seconds, _ in posts], [name for _, name in posts]
-            axes.scatter(times, names, marker=marker, color=color, zorder=3,
-                         label={'post_a': "post A, its author's machine", 'post_b': 'post B, RTX 2080 Ti'}[post])
-        axes.set(xscale='log', xlabel='microseconds an example (median), logarithmic', xlim=(1, 2e6))
-        axes.invert_yaxis()
-        axes.legend(loc='lower right', labelcolor=gray, framealpha=0)
-    else:
-        figure, axes = pyplot.subplots(figsize=(9, 4.5))
-        for number, protocol in enumerate(protocols):
-            line = [(record['parameters'], record['median'] * 1e6) for record in records
-                    if record['protocol'] == protocol and record['batch'] == 1]
-            axes.plot(*zip(*line), marker='o', label=protocol, linestyle=('-', '--')[number % 2])
-        axes.set(xscale='log', yscale='log', xlabel='parameters of the model',
-                 ylabel='microseconds an example (median)')
-        axes.legend(bbox_to_anchor=(1.02, 1), loc='upper left', labelcolor=gray, framealpha=0)
-    figure.savefig(path, transparent=True, bbox_inches='tight', metadata={'Date': None} if path.endswith('svg') else {})
-    pyplot.close(figure)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    names = [protocol.name for protocol in PROTOCOLS]
-    parser = cli.Parser(__doc__)
-    parser.add('--model-dir', '--export-dir', '--examples', '--device')
-    parser.add_argument('--protocols', nargs='+', choices=names, default=names, metavar='NAME',
-                        help='the rows to measure (default: all): ' + ', '.join(map(repr, names)))
-    parser.add_argument('--scale', action='store_true',
-                        help='measure models of 3 to 30 million parameters, and calls of 1 to 10,000 examples, instead')
-    parser.add_argument('--json', type=cli.new_file, metavar='FILE', help='write the full figures there')
-    parser.add_argument('--plot', type=cli.picture, metavar='FILE', help='draw them there, as .svg or .png')
-    args = parser.parse_args(argv)
-
-    protocols = [protocol for protocol in PROTOCOLS if protocol.name in args.protocols]
-    if args.scale:
-        protocols = [protocol for protocol in protocols if protocol.batch == 1]  # it has its own batches
-        if not protocols:
-            parser.error('--scale measures none of --protocols')
-    if args.plot and importlib.util.find_spec('matplotlib') is None:
-        sys.exit('--plot needs matplotlib: pip install -r requirements-plot.txt')
-    if args.device == 'cpu':
-        os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # TensorFlow looks for GPUs at its first use, after this
-    tf.logging.set_verbosity(tf.logging.ERROR)
-    machine = describe_machine(model.device_config(args.device)[0])
-    print('Python {python}, TensorFlow {tensorflow}, numpy {numpy}; {processor}, {cores} cores, on {device}; '
-          '{examples:,} examples a row (Estimator.predict: a hundredth, at least {rounds})'.format(
-              **machine, examples=args.examples, rounds=ROUNDS), flush=True)
-
-    if args.scale:
-        records = compare_scale(protocols, args.examples // 20)
-    else:
-        records = compare_protocols(protocols, args)
+def write_json(path: Optional[str], **figures: Any) -> None:
     try:
-        if args.json:
-            with open(args.json, 'w') as file:
-                json.dump({'machine': machine, 'rows': records}, file, indent=2)
-        if args.plot:
-            plot(records, args.plot)
+        if path:
+            with open(path, 'w') as file:
+                json.dump(figures, file, indent=2)
     except OSError as error:
-        sys.exit(f"can't write {args.json or args.plot}: {error.strerror}")
+        raise Fault(f"can't write {path}: {error.strerror}") from None
+
+
+def same_export(export_dir_base: str, checkpoint: str) -> str:
+    """Returns the path of the newest export; raises Fault where its variables aren't those of a checkpoint."""
+    try:
+        export_dir = exports.latest(export_dir_base)
+        checkpoints.check(f'{export_dir}/variables/variables')
+        exported, trained = map(tf.train.load_checkpoint, (f'{export_dir}/variables/variables', checkpoint))
+        for name in exported.get_variable_to_shape_map():
+            if not trained.has_tensor(name) or not np.array_equal(exported.get_tensor(name), trained.get_tensor(name)):
+                raise FileNotFoundError(f'{export_dir} is of another model than {checkpoint}: its {name} differs')
+        return export_dir
+    except (FileNotFoundError, checkpoints.DamagedCheckpoint) as error:
+        raise Fault(f'{error}: leave --export-dir out, and compare.py exports for itself') from None
+
+
+@script(reads='model',
+        export_dir=dict(metavar='DIR', type=directory, help='take the newest export there (default: make one)'),
+        examples=10_000,
+        rows=dict(nargs='+', choices=NAMES, default=NAMES, metavar='NAME',
+                  help='what to measure (default: all): ' + ', '.join(map('"{}"'.format, NAMES))),
+        json=dict(type=new_file, metavar='FILE', help='write the full figures there'))
+def main(args):
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    estimator = tf.estimator.Estimator(model_fn, args.model_dir, params=args.params)
+    checkpoint = estimator.latest_checkpoint()
+    export_dir = args.export_dir and same_export(args.export_dir, checkpoint)
+    asked = [row for row in ROWS if row.name in args.rows]
+    rows = [row for row in asked if all(map(importlib.util.find_spec, row.needs))]
+
+    machine = describe_machine(
+        args.device, 5 + len(rows) + sum(args.examples * row.share * (row.post_b or 1e-4) for row in rows))
+    print(f'Checkpoint {checkpoint}, export {export_dir or "made of it now"}; {args.examples:,} examples a row, '
+          'of the first a hundredth, of the second a fifth')
+    variables = tf.train.load_checkpoint(checkpoint)
+    layers = [(variables.get_tensor(f'{name}/kernel'), variables.get_tensor(f'{name}/bias'))
+              for name in ('hidden', 'dense') if variables.has_tensor(f'{name}/kernel')]
+    expected = {nb: functools.reduce(lambda x, layer: x @ layer[0] + layer[1], layers, np.array([nb, nb])).item()
+                for nb in range(100, 200)}
+    check(list(expected), list(expected.values()))
+
+    records: list[dict] = []
+    with tempfile.TemporaryDirectory() as directory:
+        export_dir = export_dir or estimator.export_saved_model(directory, serving_input_receiver_fn).decode()
+        print_row('', 'load', 'first call', 'median', 'p99', 'examples/s', 'faster', 'wrong', 'post A', 'post B')
+        for stopwatch in compare(rows, Model(estimator, export_dir, layers, expected), args.examples):
+            if stopwatch.row not in POSTS and (not records or records[-1]['row'] in NAMES[:len(POSTS)]):
+                print('Beyond the posts:')
+            records.append(stopwatch.record())
+            baseline = records[0]['median'] if records[0]['row'] == 'Estimator.predict' else None
+            print_row(*table_row(records[-1], baseline))
+    missing = ', '.join(row.name for row in asked if row not in rows)
+    if missing:
+        print(f"Not installed: {missing}. To compare with them: pip install '.[benchmark]'")
+    write_json(args.json, machine=machine, checkpoint=checkpoint, rows=records)
 
 
 if __name__ == '__main__':

@@ -5,42 +5,38 @@
 The log shows why it is slow: each call builds the graph again and restores the checkpoint from disk, a line
 `Restoring parameters from model/model.ckpt-1000` for each number.
 """
-from __future__ import annotations
+import functools
+import time
 
-import contextlib
-from typing import Callable, Iterator, Optional, Sequence
-
-import cli
-import latency
-import model
-from tf1 import tf
+from support import report, script  # before TensorFlow
+from estimator_inference import tf
+from model import model_fn
 
 
-def example_input_fn(numbers: Sequence[float]) -> tf.data.Dataset:
-    """Returns a dataset of one batch, with an example for each number: features float32 [n, 2]."""
-    return tf.data.Dataset.from_tensors([[float(number)] for number in numbers]).map(model.number_to_features)
+def my_service(examples):
+    """Yields numbers from 100 on, one at a time, as the requests of a service come in."""
+    for number in range(100, 100 + examples):
+        yield number
 
 
-@contextlib.contextmanager
-def open_estimator(model_dir: str) -> Iterator[Callable[[Sequence[float]], list[float]]]:
-    """Gives `get_predictions`, which asks the Estimator."""
-    estimator = model.load_estimator(model_dir)
-
-    def get_predictions(numbers):
-        return [model.output(prediction) for prediction in estimator.predict(lambda: example_input_fn(numbers))]
-
-    yield get_predictions
+def example_input_fn(number):
+    """Returns a dataset of one example: features float32 [1, 2]."""
+    dataset = tf.data.Dataset.from_generator(lambda: [[number, number]], tf.float32, [2])
+    return dataset.batch(1)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    parser = cli.Parser(__doc__)
-    parser.add('--model-dir')
-    parser.add('--examples', default=10)
-    args = parser.parse_args(argv)
+@script(reads='model', examples=10)
+def main(args):
+    estimator = tf.estimator.Estimator(model_fn, args.model_dir, params=args.params)
 
-    tf.logging.set_verbosity(tf.logging.INFO)
-    timing = latency.measure(open_estimator(args.model_dir), args.examples)
-    print(f'Average time in predict.py: {timing}')
+    predictions, times = {}, []
+    for nb in my_service(args.examples):
+        start = time.perf_counter()
+        for prediction in estimator.predict(functools.partial(example_input_fn, nb)):
+            predictions[nb] = prediction
+        times.append(time.perf_counter() - start)
+
+    report('predict.py', predictions, times)
 
 
 if __name__ == '__main__':

@@ -2,26 +2,19 @@
 
     python -m iris.fast
 """
-from __future__ import annotations
-
-from typing import Optional, Sequence
-
-import cli
-from fast_predict import FastPredict
-from iris import classifier, iris_data
-from tf1 import tf
+from support import script  # before TensorFlow
+from estimator_inference import FastPredict, tf
+from iris.classifier import build_classifier
+from iris.iris_data import FEATURES, FLOWERS, table
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    parser = cli.Parser(__doc__)
-    parser.add('--model-dir', default='iris/model')
-    args = parser.parse_args(argv)
-
-    spec = {key: tf.TensorSpec([None], tf.float32) for key in iris_data.FEATURES}
-    with FastPredict(classifier.load_estimator(args.model_dir), spec) as fast_predict:
-        predictions = fast_predict.predict(iris_data.FLOWERS)
-    print(iris_data.table([prediction['all_classes'] for prediction in predictions],
-                          [prediction['probabilities'] for prediction in predictions]))
+@script(reads='iris/model')
+def main(args):
+    feature_spec = {key: tf.TensorSpec([None], tf.float32) for key in FEATURES}
+    with FastPredict(build_classifier(args.model_dir), feature_spec) as fast_predict:
+        predictions = fast_predict.predict(FLOWERS)
+    print(table([prediction['all_classes'] for prediction in predictions],
+                [prediction['probabilities'] for prediction in predictions]))
 
 
 if __name__ == '__main__':

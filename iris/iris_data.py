@@ -1,11 +1,6 @@
 """What the iris scripts share: the CSV files, the features, three flowers, and the table of their predictions."""
-from __future__ import annotations
-
 import csv
 import os
-from typing import Any, Iterable, Mapping, Sequence
-
-import quiet  # noqa: F401  before TensorFlow
 
 import tensorflow as tf
 
@@ -18,32 +13,32 @@ FLOWERS = {'SepalLength': [5.1, 5.9, 6.9], 'SepalWidth': [3.3, 3.0, 3.1],
 EXPECTED = [0, 1, 2]
 
 
-def load(name: str) -> tuple[dict[str, list[float]], list[int]]:
+def load(name):
     """Returns the flowers of a CSV file in data/: features {name: [n]}, in cm, and labels [n], 0 to 2."""
     with open(os.path.join(os.path.dirname(__file__), 'data', name), newline='') as file:
-        _, *rows = csv.reader(file)  # the first line: how many flowers, how many features, the species
-    *columns, labels = zip(*rows)
+        _, *lines = csv.reader(file)  # the first line: how many flowers, how many features, the species
+    *columns, labels = zip(*lines)
     return {key: list(map(float, column)) for key, column in zip(FEATURES, columns)}, list(map(int, labels))
 
 
-def rows(features: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+def rows(features):
     """Returns features {name: [n]} as n dicts, one for each flower."""
     return [dict(zip(features, values)) for values in zip(*features.values())]
 
 
-def to_examples(features: Mapping[str, Sequence[float]]) -> list[tf.train.Example]:
+def to_examples(features):
     """Returns features {name: [n]} as n `tf.train.Example`s."""
     return [tf.train.Example(features=tf.train.Features(feature={
         key: tf.train.Feature(float_list=tf.train.FloatList(value=[value])) for key, value in row.items()}))
         for row in rows(features)]
 
 
-def serialized(features: Mapping[str, Sequence[float]]) -> list[bytes]:
+def serialized(features):
     """Returns features {name: [n]} as n serialized `tf.train.Example`s."""
     return [example.SerializeToString() for example in to_examples(features)]
 
 
-def table(classes: Iterable[Iterable[Any]], scores: Iterable[Iterable[Any]]) -> str:
+def table(classes, scores):
     """Returns the predictions for FLOWERS as a table: for each flower its features, likeliest class and probability.
 
     Args:

@@ -2,19 +2,17 @@
 
     python -m iris.remote
 
-The README says how to start one; over gRPC, this needs requirements-serving.txt.
+docs/serving.md says how to start one. gRPC needs tensorflow-serving-api, REST needs nothing.
 """
-from __future__ import annotations
-
 import argparse
-from typing import Optional, Sequence
 
-import cli
-import remote
-from iris import iris_data
+from support import script  # before TensorFlow
+from estimator_inference import remote
+from iris.iris_data import FLOWERS, rows, table, to_examples
+from support.command_line import port
 
 
-def seconds(text: str) -> float:
+def seconds(text):
     """Converts a flag's value to a time, for argparse."""
     try:
         value = float(text)
@@ -25,24 +23,20 @@ def seconds(text: str) -> float:
     return value
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    parser = cli.Parser(__doc__)
-    parser.add_argument('--host', default='127.0.0.1', help='(default: %(default)s)')
-    parser.add_argument('--port', type=remote.port, metavar='N', help='(default: 8500, with --rest 8501)')
-    parser.add_argument('--model', default='iris', metavar='NAME', help='(default: %(default)s)')
-    parser.add_argument('--timeout', type=seconds, default=remote.TIMEOUT, metavar='SECONDS',
-                        help='give up on a request after that (default: %(default)s)')
-    parser.add_argument('--rest', action='store_true', help='ask over REST (HTTP and JSON) instead of gRPC')
-    args = parser.parse_args(argv)
-
+@script(host=dict(default='127.0.0.1', help='(default: %(default)s)'),
+        port=dict(type=port, metavar='N', help='(default: 8500, with --rest 8501)'),
+        model=dict(default='iris', metavar='NAME', help='(default: %(default)s)'),
+        timeout=dict(type=seconds, default=10, metavar='SECONDS', help='of a request (default: %(default)s)'),
+        rest=dict(action='store_true', help='ask over REST (HTTP and JSON) instead of gRPC'))
+def main(args):
     address = f'{args.host}:{args.port or (8501 if args.rest else 8500)}'
     if args.rest:
-        answer = remote.classify_rest(address, args.model, iris_data.rows(iris_data.FLOWERS), args.timeout)
+        answer = remote.classify_rest(address, args.model, rows(FLOWERS), args.timeout)
     else:
         with remote.Connection(address, args.model, args.timeout) as connection:
-            answer = connection.classify(iris_data.to_examples(iris_data.FLOWERS))
+            answer = connection.classify(to_examples(FLOWERS))
     classes, scores, version = answer
-    print(iris_data.table(classes, scores))
+    print(table(classes, scores))
     print(f'Answered by version {version} of the model {args.model!r} at {address}')
 
 

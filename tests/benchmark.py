@@ -1,76 +1,134 @@
-"""Prints the ratios that predictor.py and fast_predict.py are held to, each measured in turns in this one process.
+"""Prints how fast each way to predict is beside the predictor, measured in turns in this one process.
 
     make benchmark
 
-It needs requirements-benchmark.txt for ONNX Runtime, and does without where that isn't installed.
+A ratio is the median of the rounds, behind it are the smallest and the largest. A limit has a margin, and whether it is
+reached is printed and no more: how far noise moves a ratio, the spread tells.
 """
 import contextlib
+import functools
+import importlib.util
 import os
 import sys
 import tempfile
 import threading
 import time
-
-import numpy as np
+from concurrent import futures
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import support  # noqa: E402, F401  before TensorFlow
+import compare  # noqa: E402
 import export  # noqa: E402
 import fast_predict  # noqa: E402
-import latency  # noqa: E402
-import model  # noqa: E402
-import predictor  # noqa: E402
-import train  # noqa: E402
-from tf1 import tf  # noqa: E402
-
+import numpy as np  # noqa: E402
 import tensorflow as tf2  # noqa: E402
+import train  # noqa: E402
+from estimator_inference import FastPredict, exports, predictor, tf  # noqa: E402
+from model import model_fn  # noqa: E402
+from support.timing import seconds  # noqa: E402
+
+ROUNDS, TURN = 15, 0.05
 
 
-def medians(calls, seconds):
-    """Returns {name: median seconds of a call}, the calls taking turns of 20 ms; each is warmed up first."""
-    times = {name: [] for name in calls}
-    for call in calls.values():
-        for _ in range(20):
-            call()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for name, call in calls.items():
-            turn_end = time.perf_counter() + 0.02
-            while time.perf_counter() < turn_end:
-                tic = time.perf_counter()
-                call()
-                times[name].append(time.perf_counter() - tic)
-    return {name: float(np.median(values)) for name, values in times.items()}
+def turn(calls):
+    """Returns the median time of a call; of several, each in a thread of its own, how long it takes for one to end."""
+    if len(calls) == 1:
+        times, end = [], time.perf_counter() + TURN
+        while not times or time.perf_counter() < end:
+            start = time.perf_counter()
+            calls[0]()
+            times.append(time.perf_counter() - start)
+        return float(np.median(times))
+    counts, start = [0] * len(calls), time.perf_counter()
+
+    def work(index):
+        while not counts[index] or time.perf_counter() < start + TURN:
+            calls[index]()
+            counts[index] += 1
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(len(calls))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return (time.perf_counter() - start) / sum(counts)
 
 
-def line(text, time_, ratio=None, bound=''):
-    print(f'  {text:<64} {latency.seconds(time_):>7}' + (f'  {ratio:7.2f} x {bound}' if ratio else ''), flush=True)
+def measure(title, makers, limits=(), threads=1):
+    """Prints a line for each way to predict, the first of which the others are compared with.
+
+    Args:
+      title: What is printed above.
+      makers: {name: a function of an ExitStack that loads a model and returns a call without arguments}. Each has a
+        thread of its own, as in compare.py.
+      limits: {name: (least ratio, or None; most, or None)}.
+      threads: How many threads call at the same time.
+    """
+    times = {name: [] for name in makers}
+    with contextlib.ExitStack() as stack:
+        turns = {}
+        for name, maker in makers.items():
+            thread, opened = stack.enter_context(futures.ThreadPoolExecutor(1)), contextlib.ExitStack()
+            stack.callback(lambda thread=thread, opened=opened: thread.submit(opened.close).result())
+            calls = [thread.submit(maker, opened).result() for _ in range(threads if name == 'LiteRT' else 1)]
+            turns[name] = functools.partial(thread.submit, turn, calls * (threads // len(calls)))
+            turns[name]().result()  # warms up
+        for _ in range(ROUNDS):
+            for name, start in turns.items():
+                times[name].append(start().result())
+    print(f'{title}:')
+    first = next(iter(times))
+    for name in times:
+        ratios = np.divide(times[name], times[first])
+        ratio, text = np.median(ratios), f'  {name:<40} {seconds(np.median(times[name])):>7}'
+        if name != first:
+            text += f'  {ratio:7.2f} x ({ratios.min():.2f} to {ratios.max():.2f})'
+        if name in limits:
+            least, most = limits[name]
+            reached = (least is None or ratio >= least) and (most is None or ratio <= most)
+            text += f'  at {f"least {least}" if least else f"most {most}"}: {"ok" if reached else "not reached"}'
+        print(text, flush=True)
 
 
-def open_onnx(kernel, bias):
-    """Returns ONNX Runtime's session for the same model, or None."""
-    try:
-        import onnx
-        import onnxruntime
-    except ModuleNotFoundError:
-        return None
-    helper, to_tensor = onnx.helper, onnx.numpy_helper.from_array
-    graph = helper.make_graph(
-        [helper.make_node('Tile', ['number', 'twice'], ['features']),
-         helper.make_node('MatMul', ['features', 'kernel'], ['product']),
-         helper.make_node('Add', ['product', 'bias'], ['output'])], 'double',
-        [helper.make_tensor_value_info('number', onnx.TensorProto.FLOAT, [None, 1])],
-        [helper.make_tensor_value_info('output', onnx.TensorProto.FLOAT, [None, 1])],
-        [to_tensor(np.array([1, 2]), 'twice'), to_tensor(kernel, 'kernel'), to_tensor(bias, 'bias')])
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)], ir_version=8)
-    print(f'ONNX Runtime {onnxruntime.__version__}')
-    return onnxruntime.InferenceSession(proto.SerializeToString(), providers=['CPUExecutionProvider'])
+def session_call(model, array, stack):
+    """`Session.run` with a feed dict, as tf.contrib.predictor's."""
+    with tf.Graph().as_default() as graph:
+        session = stack.enter_context(contextlib.closing(tf.Session()))
+        signature = tf.saved_model.loader.load(session, ['serve'], model.export_dir).signature_def['serving_default']
+    feed = {graph.get_tensor_by_name(signature.inputs['number'].name): array}
+    fetch = {'output': graph.get_tensor_by_name(signature.outputs['output'].name)}
+    return lambda: session.run(fetch, feed)
+
+
+def tf2_call(model, array, stack):
+    loaded = tf2.saved_model.load(model.export_dir)
+    stack.callback(lambda: loaded)  # its variables live as long
+    signature = loaded.signatures['serving_default']
+    return lambda: signature(number=tf2.constant(array))['output'].numpy()
+
+
+def ways(model, batch):
+    """Returns {name: maker}, see `measure`, for a batch of so many numbers."""
+    array = np.full([batch, 1], 3, np.float32)
+    features, spec = array.repeat(2, axis=1), tf.TensorSpec([None, 2], tf.float32)
+    makers = {
+        'predictor': lambda stack: functools.partial(
+            stack.enter_context(predictor.from_saved_model(model.export_dir)), {'number': array}),
+        'FastPredict': lambda stack: functools.partial(
+            stack.enter_context(FastPredict(model.estimator, spec)).predict, features),
+        'Session.run': functools.partial(session_call, model, array),
+        'TensorFlow 2 signature': functools.partial(tf2_call, model, array)}
+    if importlib.util.find_spec('onnxruntime') and importlib.util.find_spec('onnx'):
+        makers['ONNX Runtime'] = lambda stack: functools.partial(compare.onnx_function(model.layers), array)
+    if importlib.util.find_spec('ai_edge_litert'):
+        makers['LiteRT'] = lambda stack: functools.partial(compare.lite_function(model.layers, batch), array)
+    return makers
 
 
 def wide_graph(branches, width, layers=3):
-    """Returns (session, input, output) of a model with branches that TensorFlow could run in parallel."""
-    graph = tf.Graph()
-    with graph.as_default():
+    """Returns (session, input, output, config) of a model with branches that TensorFlow could run in parallel."""
+    with tf.Graph().as_default() as graph:
         tf.set_random_seed(1)
         x = tf.placeholder(tf.float32, [None, width])
         outputs = []
@@ -80,116 +138,47 @@ def wide_graph(branches, width, layers=3):
                 weights = tf.Variable(tf.random.normal([width, width], stddev=width ** -0.5), use_resource=True)
                 output = tf.nn.relu(tf.matmul(output, weights))
             outputs.append(output)
-        y = tf.add_n(outputs)
-        session = tf.Session()
-        session.run(tf.global_variables_initializer())
-    return session, x, y
+        initializer, y = tf.global_variables_initializer(), tf.add_n(outputs)
+
+    def maker(threads, stack):
+        config = predictor.tuned(tf.ConfigProto(inter_op_parallelism_threads=threads))
+        session = tf.Session(graph=graph, config=config)
+        session.run(initializer)
+        predict_fn = stack.enter_context(predictor.Predictor(session, {'x': x}, {'y': y}, config))
+        return functools.partial(predict_fn, {'x': np.ones([1, width], np.float32)})
+
+    return {'in the calling thread': functools.partial(maker, 0),
+            "in TensorFlow's pool": functools.partial(maker, len(os.sched_getaffinity(0)))}
 
 
-def benchmark_predictor(model_dir, export_dir):
-    predict_fn = predictor.from_saved_model(export_dir)
-    with tf.Graph().as_default():
-        session = tf.Session()
-        signature = tf.saved_model.loader.load(session, ['serve'], export_dir).signature_def['serving_default']
-        number = session.graph.get_tensor_by_name(signature.inputs['number'].name)
-        outputs = {'output': session.graph.get_tensor_by_name(signature.outputs['output'].name)}
-    loaded = tf2.saved_model.load(export_dir)
-    tf2_signature = loaded.signatures['serving_default']
-    onnx = open_onnx(tf.train.load_variable(model_dir, 'dense/kernel'), tf.train.load_variable(model_dir, 'dense/bias'))
-    nb = 3.0
-
-    print('predictor.py, batch 1:')
-    calls = {'predictor': lambda: predict_fn({'number': [[nb]]})['output'],
-             'Session.run with a feed dict': lambda: session.run(outputs, {number: [[nb]]})['output'],
-             'TensorFlow 2 signature': lambda: tf2_signature(number=tf2.constant([[nb]]))['output'].numpy()}
-    if onnx:
-        calls['ONNX Runtime'] = lambda: onnx.run(['output'], {'number': np.array([[nb]], np.float32)})[0]
-    times = medians(calls, 10.0)
-    for name, bound in zip(calls, ('', 'at least 15', 'at least 20', 'at least 1')):
-        line(name, times[name], times[name] / times['predictor'], bound)
-
-    print('predictor.py, an example in batches:')
-    for batch in (10, 100, 1000, 10_000):
-        numbers = np.arange(batch, dtype=np.float32)[:, None]
-        times = medians({'predictor': lambda: predict_fn({'number': numbers}),
-                         'Session.run': lambda: session.run(outputs, {number: numbers})}, 2.0)
-        line(f'batch {batch:,}: Session.run / predictor', times['predictor'] / batch,
-             times['Session.run'] / times['predictor'], 'at least 1')
-
-    print('predictor.py, 8 threads:')
-    rates = {name: throughput(call) for name, call in list(calls.items())[:2] * 2}
-    line('an example, all threads together: Session.run / predictor', 1 / rates['predictor'],
-         rates['predictor'] / rates['Session.run with a feed dict'], 'at least 1')
-
-    print('predictor.py, parallel branches of 3 layers, batch 1: in the calling thread, and in TensorFlow\'s pool:')
-    for branches, width in ((2, 64), (8, 64), (8, 256), (2, 1024), (8, 1024)):
-        wide, x, y = wide_graph(branches, width)
-        value = np.ones([1, width], np.float32)
-        inline = predictor.Predictor(wide, {'x': x}, {'y': y}, tuned=True)
-        pool = predictor.Predictor(wide, {'x': x}, {'y': y}, tuned=False)
-        times = medians({'inline': lambda: inline({'x': value}), 'pool': lambda: pool({'x': value})}, 2.0)
-        line(f'{branches} branches, {width} wide: pool / calling thread', times['inline'],
-             times['pool'] / times['inline'])
-        inline.close()
-
-
-def throughput(call, threads=8, seconds=2.0):
-    """Returns the calls a second of several threads together."""
-    counts, end = [0] * threads, time.perf_counter() + seconds
-
-    def work(index):
-        while time.perf_counter() < end:
-            call()
-            counts[index] += 1
-
-    workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return sum(counts) / seconds
-
-
-def benchmark_fast_predict(model_dir):
-    estimator = model.load_estimator(model_dir)
-    features = np.array([[3.0, 3.0]], np.float32)
-    ten = features.repeat(10, axis=0)
-
-    def endless():  # the posts' FastPredict: the answers are late by what tf.data reads ahead, but as fast
-        while True:
-            yield features[0]
-
-    posts = estimator.predict(lambda: tf.data.Dataset.from_generator(endless, tf.float32, [2]).batch(1))
-    opened = threading.Thread(target=next, args=(posts,))  # in a thread of its own, which it leaves unusable
-    opened.start()
-    opened.join()
-
-    with fast_predict.FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32)) as opened_fast_predict:
-        times = medians({"the posts' FastPredict (wrong answers)": lambda: next(posts),
-                         'FastPredict': lambda: opened_fast_predict.predict(features),
-                         'FastPredict, 10 examples': lambda: opened_fast_predict.predict(ten)}, 6.0)
-    print('fast_predict.py:')
-    slow = times["the posts' FastPredict (wrong answers)"]
-    line("the posts' FastPredict (wrong answers)", slow)
-    line('FastPredict', times['FastPredict'], slow / times['FastPredict'], 'at least 4')
-    ten_time = times['FastPredict, 10 examples'] / 10
-    line('FastPredict, an example in calls of 10', ten_time, slow / ten_time, 'at least 25')
+def posts(model):
+    """Returns the makers for FastPredict, the library's and those on a generator."""
+    def generator(kind, stack):
+        return functools.partial(compare.open_generator(model, stack, kind), [3])
+    return {"the library's FastPredict": ways(model, 1)['FastPredict'],
+            'FastPredict on a generator': functools.partial(generator, fast_predict.FastPredict),
+            'FastPredict as the posts have it (wrong)': functools.partial(generator, compare.PostsFastPredict)}
 
 
 def main():
-    tf.logging.set_verbosity(tf.logging.ERROR)
-    print(f'Python {sys.version.split()[0]}, TensorFlow {tf2.__version__}, numpy {np.__version__}, '
-          f'{len(os.sched_getaffinity(0))} cores')
     with tempfile.TemporaryDirectory() as directory:
         model_dir, export_dir = os.path.join(directory, 'model'), os.path.join(directory, 'saved_model')
         with contextlib.redirect_stdout(None):
             train.main(['--model-dir', model_dir])
             export.main(['--model-dir', model_dir, '--export-dir', export_dir])
         tf.logging.set_verbosity(tf.logging.ERROR)
-        benchmark_predictor(model_dir, predictor.latest_export(export_dir))
-        benchmark_fast_predict(model_dir)
-        sys.stdout.flush()
-        os._exit(0)  # the posts' FastPredict can't be closed
+        layers = [tuple(tf.train.load_variable(model_dir, f'dense/{name}') for name in ('kernel', 'bias'))]
+        estimator = tf.estimator.Estimator(model_fn, model_dir, params={})
+        model = compare.Model(estimator, exports.latest(export_dir), layers, {})
+        compare.describe_machine('CPU' if not tf.config.list_physical_devices('GPU') else 'GPU', 60)
+        for batch in (1, 10, 1000):
+            limits = {'Session.run': (10 if batch < 1000 else 0.8, None), 'ONNX Runtime': (0.7, None)}
+            limits.update({'FastPredict': (None, 1.6), 'TensorFlow 2 signature': (15, None)} if batch == 1 else {})
+            measure(f'A call of {batch:,}', ways(model, batch), limits)
+            measure(f'A call of {batch:,}, 8 threads together', ways(model, batch), {'Session.run': (0.8, None)}, 8)
+        measure('FastPredict', posts(model), {'FastPredict as the posts have it (wrong)': (4, None)})
+        for branches, width in ((2, 64), (8, 64), (8, 256), (2, 1024), (8, 1024)):
+            measure(f'{branches} parallel branches of 3 layers, {width} wide', wide_graph(branches, width))
 
 
 if __name__ == '__main__':

@@ -1,39 +1,94 @@
-"""What the tests share: one training and one export, and how a script is run."""
+"""What the tests share: one training and one export for all workers of a run, and how a script is run."""
+import contextlib
+import fcntl
 import os
-import subprocess
-import sys
 import types
 
 import pytest
 
+import support  # noqa: F401  before TensorFlow
 import export
 import train
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from estimator_inference import tf
+from processes import ROOT, Process  # noqa: F401  ROOT for the tests
 
 
 @pytest.fixture(scope='session')
-def trained(tmp_path_factory):
+def once(tmp_path_factory):
+    """Makes a directory once in a run, whichever worker of pytest-xdist needs it first: once('model', function)."""
+    directory = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        directory = directory.parent
+
+    def make(name, function):
+        path = directory / 'once' / name
+        path.parent.mkdir(exist_ok=True)
+        with open(f'{path}.lock', 'w') as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not path.exists():
+                function(f'{path}.temp')
+                os.rename(f'{path}.temp', path)
+        return str(path)
+    return make
+
+
+@pytest.fixture(scope='session')
+def trained(once):
     """The directory of a model that was trained by train.py. Tests leave it as it is."""
-    model_dir = tmp_path_factory.mktemp('trained') / 'model'
-    train.main(['--model-dir', str(model_dir)])
-    return str(model_dir)
+    return once('model', lambda model_dir: train.main(['--model-dir', model_dir]))
 
 
 @pytest.fixture(scope='session')
-def exported(trained, tmp_path_factory):
+def exported(trained, once):
     """The directory of one export of it by export.py. Tests leave it as it is."""
-    export_dir = tmp_path_factory.mktemp('exported') / 'saved_model'
-    export.main(['--model-dir', trained, '--export-dir', str(export_dir)])
-    return str(export_dir)
+    return once('saved_model', lambda path: export.main(['--model-dir', trained, '--export-dir', path]))
+
+
+@pytest.fixture(scope='session')
+def hidden(once):
+    """The directory of a model with a hidden layer of 4 units. Tests leave it as it is."""
+    return once('hidden', lambda model_dir: train.main(['--model-dir', model_dir, '--hidden-units', '4']))
+
+
+@pytest.fixture(scope='session')
+def iris_trained(once):
+    """A directory with what iris.train wrote, model/ and saved_model/, and printed, stdout and stderr."""
+    def train_iris(path):
+        os.mkdir(path)
+        process = Process(['-m', 'iris.train', '--model-dir', f'{path}/model', '--export-dir', f'{path}/saved_model'],
+                          path, path)
+        assert process.wait() == 0, process.stderr
+    return once('iris', train_iris)
+
+
+@pytest.fixture(autouse=True)
+def default_graph():
+    """No test leaves a graph of its own behind as the default, where the next would build."""
+    yield
+    assert not tf.get_default_graph().finalized
 
 
 @pytest.fixture
-def script(tmp_path):
+def start(tmp_path, tmp_path_factory):
+    """Starts a script in a process of its own and an empty directory, and kills it at the end of the `with` block."""
+    @contextlib.contextmanager
+    def run(name, *args, cwd=tmp_path, around=contextlib.nullcontext, **environ):
+        process = Process([*name.split(), *args], tmp_path_factory.mktemp('output'), cwd, {**os.environ, **environ},
+                          around)
+        try:
+            yield process
+        finally:
+            process.kill()
+    return run
+
+
+@pytest.fixture
+def script(start):
     """Runs a script as a person does, in an empty directory: script('train.py', '--steps', '10') -> the process."""
-    def run(name, *args, **environ):
-        return subprocess.run([sys.executable, os.path.join(ROOT, name), *map(str, args)], cwd=tmp_path, text=True,
-                              capture_output=True, timeout=120, env={**os.environ, **environ})
+    def run(name, *args, **options):
+        with start(name, *args, **options) as process:
+            process.wait()
+        return process
     return run
 
 

@@ -1,6 +1,6 @@
 """A stand-in for TensorFlow Serving, which the package registries don't have: it answers the tests of its clients.
 
-It is built on the official stubs, runs the real exports with predictor.py, and follows TensorFlow Serving's rules as
+It is built on the official stubs, runs the real exports with the predictor, and follows TensorFlow Serving's rules as
 its sources have them (tensorflow_serving/servables/tensorflow, core/basic_manager.cc, util/json_tensor.cc): the newest
 version answers, and no other; a request names its signature; the codes and words of its errors.
 
@@ -18,15 +18,14 @@ import sys
 import threading
 from concurrent import futures
 
-import quiet  # noqa: F401  before TensorFlow
+import support  # noqa: F401  before TensorFlow
 
 import grpc
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, predict_pb2,
                                      prediction_service_pb2_grpc)
 
-import predictor
+from estimator_inference import exports, predictor
 
 CLASSIFY = 'tensorflow/serving/classify'
 HTTP_STATUS = {'INVALID_ARGUMENT': 400, 'FAILED_PRECONDITION': 400, 'NOT_FOUND': 404, 'UNIMPLEMENTED': 501}
@@ -102,7 +101,7 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Returns of the model that a request asks for: (its version, {name: SignatureDef}, name -> Predictor)."""
         if not spec.name:
             raise Refused('INVALID_ARGUMENT', 'ModelSpec has no name specified.')
-        export_dir = predictor.latest_export(self._models[spec.name]) if spec.name in self._models else ''
+        export_dir = exports.latest(self._models[spec.name]) if spec.name in self._models else ''
         version = int(os.path.basename(export_dir) or -1)
         if not export_dir or spec.HasField('version') and spec.version.value != version:
             asked = (f'Specific({spec.name}, {spec.version.value})' if spec.HasField('version') else
@@ -114,10 +113,7 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
 @functools.lru_cache(maxsize=None)
 def load(export_dir):
     """Returns ({name: SignatureDef}, function from the name of a signature to its Predictor)."""
-    saved_model = saved_model_pb2.SavedModel()
-    with open(os.path.join(export_dir, 'saved_model.pb'), 'rb') as file:
-        saved_model.ParseFromString(file.read())
-    signatures = dict(saved_model.meta_graphs[0].signature_def)
+    signatures = dict(exports.read(export_dir).meta_graphs[0].signature_def)
     signatures.pop('__saved_model_init_op', None)
     return signatures, functools.lru_cache(maxsize=None)(functools.partial(predictor.from_saved_model, export_dir))
 

@@ -3,17 +3,14 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
 
-import cluster
-import train
-from conftest import ROOT
+from beyond import cluster, train_and_evaluate
+from estimator_inference import tf
+from support.errors import command
 from test_scripts import assert_learned, snapshot
-from tf1 import tf
 
 
 WORKER = json.dumps({'cluster': {'chief': ['127.0.0.1:1'], 'ps': ['127.0.0.1:2'], 'worker': ['127.0.0.1:3']},
@@ -42,7 +39,8 @@ class Output:
 def test_make_cluster(tmp_path, capsys):
     cluster.main(['--model-dir', str(tmp_path)])
     printed = capsys.readouterr().out
-    assert 'chief  | Trained: f([x, y]) = ' in printed and f'The model in {tmp_path} answers 2x' in printed
+    assert 'chief  | Training to step 10,000 on CPU, as chief 0' in printed
+    assert printed.endswith(f'The model in {tmp_path} answers 2x\n')
     for task in ('chief', 'worker'):  # both did steps
         assert any(line.startswith(task) and ', step = ' in line for line in printed.splitlines())
     assert tf.train.load_variable(str(tmp_path), 'global_step') >= 10_000
@@ -81,16 +79,17 @@ def test_a_killed_worker_rejoins_and_an_evaluator_evaluates(tmp_path, capsys):
      'no "ps" to keep the variables')])
 def test_wrong_tf_config(tf_config, words, tmp_path, ends, monkeypatch):
     monkeypatch.setenv('TF_CONFIG', tf_config)
-    line = ends(train, '--model-dir', tmp_path / 'model')
+    line = ends(train_and_evaluate, '--model-dir', tmp_path / 'model', '--export-dir', tmp_path / 'best')
     assert line.startswith(f'TF_CONFIG={tf_config} is no cluster (') and words in line
-    assert not (tmp_path / 'model').exists()
+    assert line.endswith(f'): for an example, run {command("-m beyond.cluster")}')
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_address_in_use(tmp_path, ends, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as used:
         addresses = {'chief': [f'127.0.0.1:{used.getsockname()[1]}'], 'ps': ['127.0.0.1:1']}
         monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': addresses, 'task': {'type': 'chief', 'index': 0}}))
-        assert 'failed: Could not start gRPC server' in ends(train, '--model-dir', tmp_path)
+        assert 'failed: Could not start gRPC server' in ends(train_and_evaluate, '--model-dir', tmp_path)
 
 
 def test_an_evaluator_of_a_trained_model(trained, tmp_path, monkeypatch, caplog):
@@ -98,34 +97,55 @@ def test_an_evaluator_of_a_trained_model(trained, tmp_path, monkeypatch, caplog)
     monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': addresses, 'task': {'type': 'evaluator', 'index': 0}}))
     model_dir = shutil.copytree(trained, tmp_path / 'model')
     before = snapshot(model_dir)
-    train.main(['--model-dir', str(model_dir)])
+    train_and_evaluate.main(['--model-dir', str(model_dir), '--steps', '1000'])
     assert {name: content for name, content in snapshot(model_dir).items() if '/eval/' not in name} == before
     assert 'Saving dict for global step 1000' in caplog.text
 
 
-def test_best_is_for_one_machine(tmp_path, ends, monkeypatch):
-    monkeypatch.setenv('TF_CONFIG', WORKER)
-    assert '--best trains on one machine' in ends(train, '--model-dir', tmp_path / 'model', '--best', tmp_path / 'best')
-
-
-def test_a_cluster_of_one(tmp_path, monkeypatch, capsys):
+def test_no_cluster_is_one_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('TF_CONFIG', '{}')
-    train.main(['--model-dir', str(tmp_path)])
-    assert 'Training on CPU, from step 0 to 1,000\nTrained: ' in capsys.readouterr().out
-    assert_learned(tmp_path)
+    train_and_evaluate.main(['--model-dir', str(tmp_path / 'model'), '--export-dir', str(tmp_path / 'best'),
+                             '--steps', '60'])
+    assert 'Exported the best model to ' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('args', [
-    ['predict.py', '--examples', '2'], *(pytest.param(args, marks=pytest.mark.slow) for args in [
-        ['export.py'], ['fast_predict.py', '--examples', '10'], ['-m', 'iris.train', '--steps', '10']])])
-def test_the_other_scripts_wait_for_no_cluster(args, trained, tmp_path):
+@pytest.mark.parametrize('args, printed', [
+    (['predict.py', '--examples', '2'], 'Average time'), (['export.py'], 'Exported'),
+    (['train.py', '--model-dir', 'new', '--steps', '2'], 'Trained'),
+    (['fast_predict.py', '--examples', '10'], 'Average time'), (['-m beyond.export'], 'Exported'),
+    (['-m iris.train', '--steps', '10'], 'Exported')], ids=lambda args: args[0])
+def test_the_other_scripts_wait_for_no_cluster(args, printed, trained, tmp_path, script):
     (tmp_path / 'model').symlink_to(trained)
-    command = args if args[0] == '-m' else [os.path.join(ROOT, args[0]), *args[1:]]
-    process = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=60,
-                             env={**os.environ, 'TF_CONFIG': WORKER, 'PYTHONPATH': ROOT})
-    assert process.returncode == 0 and ('Average time' in process.stdout or 'Exported to' in process.stdout), process
+    process = script(*args, TF_CONFIG=WORKER)
+    assert process.returncode == 0 and printed in process.stdout, process.stderr
 
 
+def test_a_task_that_dies_ends_the_others(tmp_path, monkeypatch):
+    """With a shell script for Python, of which the worker dies and the others wait."""
+    python = tmp_path / 'python'
+    python.write_text(f"""#!/bin/sh
+case $TF_CONFIG in *'"type": "worker"'*) exit 3;; esac
+touch {tmp_path}/pid-$$
+exec sleep 60
+""")
+    python.chmod(0o755)
+    monkeypatch.setattr(cluster.sys, 'executable', str(python))
+    with pytest.raises(SystemExit, match='^the worker ended with status 3$'):
+        cluster.main(['--model-dir', str(tmp_path / 'model')])
+    for path in tmp_path.glob('pid-*'):
+        for _ in range(1000):
+            try:
+                state = open(f'/proc/{path.name[4:]}/stat').read().split()[2]
+            except FileNotFoundError:
+                break
+            if state == 'Z':  # ended, and nobody has asked for its status yet
+                break
+            time.sleep(0.01)
+        else:
+            raise AssertionError(f'{path} still runs')
+
+
+@pytest.mark.slow
 def test_a_parameter_server_that_dies_ends_the_others(tmp_path, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as used:
         addresses = [f'127.0.0.1:{used.getsockname()[1]}', *cluster.free_addresses(2)]

@@ -2,26 +2,24 @@
 import contextlib
 import gc
 import glob
-import logging
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent import futures
 
 import numpy as np
 import pytest
 
-from tf1 import tf  # before tensorflow: it prepares TensorFlow for Estimator
-
-import model
+import model  # before tensorflow
 import tensorflow
 import train
 from conftest import ROOT
-from fast_predict import FastPredict
+from estimator_inference import FastPredict, tf
 
 SPEC = tf.TensorSpec([None, 2], tf.float32)
 FLOWER_SPEC = {'size': tf.TensorSpec([None, 2], tf.float32), 'colour': tf.TensorSpec([None], tf.string)}
@@ -33,8 +31,8 @@ in_modes = pytest.mark.parametrize('mode', [contextlib.nullcontext, lambda: tf.G
 @pytest.fixture(scope='module')
 def toy(tmp_path_factory):
     config = tf.estimator.RunConfig(tf_random_seed=1)
-    estimator = model.build_estimator(str(tmp_path_factory.mktemp('toy')), config=config)
-    estimator.train(lambda: train.train_input_fn(1), steps=5)
+    estimator = tf.estimator.Estimator(model.model_fn, str(tmp_path_factory.mktemp('toy')), config, params={})
+    estimator.train(train.train_input_fn, steps=5)
     return estimator
 
 
@@ -238,12 +236,13 @@ def test_the_posts_version_answers_earlier_questions(toy):
 
 
 def test_keeps_its_checkpoint(tmp_path):
-    estimator, question = model.build_estimator(str(tmp_path)), np.float32([[30, 40]])
-    estimator.train(lambda: train.train_input_fn(1), steps=1)
+    estimator = tf.estimator.Estimator(model.model_fn, str(tmp_path), params={})
+    question = np.float32([[30, 40]])
+    estimator.train(train.train_input_fn, steps=1)
     old = toy_answers(estimator, question)
     with FastPredict(estimator, SPEC) as unused, FastPredict(estimator, SPEC) as used:
         used.predict(question)
-        estimator.train(lambda: train.train_input_fn(1), steps=5)
+        estimator.train(train.train_input_fn, steps=5)
         assert abs(toy_answers(estimator, question) - old) > 1
         np.testing.assert_allclose([unused.predict(question), used.predict(question)], [old, old], rtol=1e-5)
         with FastPredict(estimator, SPEC) as newer:
@@ -276,7 +275,8 @@ def test_other_tensorflow_work_in_the_same_thread(toy, tmp_path, mode):
         return tf.estimator.export.ServingInputReceiver(feature, {'feature': feature})
 
     export_dir = toy.export_saved_model(str(tmp_path / 'export'), receiver_fn).decode()
-    other, question = model.build_estimator(str(tmp_path / 'other')), np.float32([[1, 2]])
+    other = tf.estimator.Estimator(model.model_fn, str(tmp_path / 'other'), params={})
+    question = np.float32([[1, 2]])
 
     def work():
         if tf.executing_eagerly():
@@ -287,7 +287,7 @@ def test_other_tensorflow_work_in_the_same_thread(toy, tmp_path, mode):
         answer = tensorflow.saved_model.load(export_dir).signatures['serving_default'](tf.constant(question))['output']
         if tf.executing_eagerly():
             np.testing.assert_allclose(answer, toy_answers(toy, question), rtol=1e-5)
-        other.train(lambda: train.train_input_fn(1), steps=1)
+        other.train(train.train_input_fn, steps=1)
         np.testing.assert_allclose(estimator_answers(other, question), toy_answers(other, question), rtol=1e-5)
 
     with mode():
@@ -299,24 +299,6 @@ def test_other_tensorflow_work_in_the_same_thread(toy, tmp_path, mode):
         fast_predict.close()
         work()
     assert_tensorflow_works()
-
-
-def test_estimators_warning_of_a_missing_dataset_is_not_logged(toy):
-    logger, messages = tf.get_logger(), []
-    filters, handler = list(logger.filters), logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger.addHandler(handler)
-    try:
-        next(toy.predict(lambda: tf.zeros([1, 2])))
-        assert [message for message in messages if 'does not use tf.data.Dataset' in message]
-        messages.clear()
-        with FastPredict(toy, SPEC) as fast_predict:
-            fast_predict.predict([[1, 2]])
-        logger.warning('another')
-    finally:
-        logger.removeHandler(handler)
-    assert 'another' in messages and not [message for message in messages if 'tf.data' in message]
-    assert logger.filters == filters
 
 
 # Errors.
@@ -334,6 +316,7 @@ def test_estimators_warning_of_a_missing_dataset_is_not_logged(toy):
     ({'feature': [[1, 2]]}, r"float32 \[None, 2\], got {'feature'"),
     ([], r'\[None, 2\], got the shape \[0\]'),
     (np.zeros([0, 2]), 'at least one example.*got 0'),
+    (None, r'float32 \[None, 2\], got None'),
 ])
 def test_bad_features(toy, features, message):
     with FastPredict(toy, SPEC) as fast_predict:
@@ -344,18 +327,18 @@ def test_bad_features(toy, features, message):
 
 
 @pytest.mark.parametrize('features, message', [
-    ([[1, 2]], r"dict with the features \['size', 'colour'\], got \[\[1, 2\]\]"),
-    (None, r"dict with the features \['size', 'colour'\], got None"),
-    ({'size': [[1, 2]]}, r"dict with the features \['size', 'colour'\], got \['size'\]"),
-    ({**FLOWER, 'age': [1]}, r"dict with the features \['size', 'colour'\], got \['size', 'colour', 'age'\]"),
-    ({**FLOWER, 'size': [[1]]}, r'size: expected float32 \[None, 2\], got the shape \[1, 1\]'),
-    ({**FLOWER, 'size': [['a', 1]]}, r"size: expected float32 \[None, 2\], got \[\['a', 1\]\]"),
-    ({**FLOWER, 'colour': 'red'}, r'colour: expected string \[None\], got the shape \[\]'),
-    ({**FLOWER, 'colour': [1]}, r'colour: expected string \[None\], got \[1\]'),
-    ({**FLOWER, 'colour': [None]}, r'colour: expected string \[None\], got \[None\]'),
-    ({**FLOWER, 'colour': ['\ud800']}, r'colour: expected string \[None\], got'),  # there is no UTF-8 for it
-    ({**FLOWER, 'colour': ['red', 'red']}, 'colour: expected 1 example.*got 2'),
-    ({'size': np.zeros([0, 2]), 'colour': []}, 'size: expected at least one example.*got 0'),
+    ([[1, 2]], r"features: expected a dict with the keys \['size', 'colour'\], got \[\[1, 2\]\]"),
+    (None, r"features: expected a dict with the keys \['size', 'colour'\], got None"),
+    ({'size': [[1, 2]]}, r"features: expected a dict with the keys \['size', 'colour'\], got \['size'\]"),
+    ({**FLOWER, 'age': [1]}, r"expected a dict with the keys \['size', 'colour'\], got \['size', 'colour', 'age'\]"),
+    ({**FLOWER, 'size': [[1]]}, r"features\['size'\]: expected float32 \[None, 2\], got the shape \[1, 1\]"),
+    ({**FLOWER, 'size': [['a', 1]]}, r"features\['size'\]: expected float32 \[None, 2\], got \[\['a', 1\]\]"),
+    ({**FLOWER, 'colour': 'red'}, r"features\['colour'\]: expected string \[None\], got the shape \[\]"),
+    ({**FLOWER, 'colour': [1]}, r"features\['colour'\]: expected string \[None\], got \[1\]"),
+    ({**FLOWER, 'colour': [None]}, r"features\['colour'\]: expected string \[None\], got \[None\]"),
+    ({**FLOWER, 'colour': ['\ud800']}, r"features\['colour'\]: expected string \[None\], got"),  # no UTF-8
+    ({**FLOWER, 'colour': ['red', 'red']}, r"features\['colour'\]: expected 1 example.*got 2"),
+    ({'size': np.zeros([0, 2]), 'colour': []}, r"features\['size'\]: expected at least one example.*got 0"),
 ])
 def test_bad_features_in_a_dict(classifier, features, message):
     with FastPredict(classifier, FLOWER_SPEC) as fast_predict:
@@ -400,33 +383,40 @@ def test_error_in_the_graph(estimator_of, mode, predict, first):
     in_thread(ask)
 
 
-@pytest.mark.parametrize('dtype, value', [
-    (tf.int32, [1.5]), (tf.int32, np.array([2 ** 40])), (tf.int32, [np.nan]), (tf.uint8, [300]), (tf.uint8, [-1]),
-    (tf.float32, [None]), (tf.float32, np.array([1j])), (tf.float32, ['3']), (tf.bool, [2])])
-def test_a_value_that_a_cast_would_change_is_refused(estimator_of, dtype, value):
-    estimator = estimator_of(lambda features: tf.cast(features, tf.float32))
-    with FastPredict(estimator, tf.TensorSpec([None], dtype)) as fast_predict:
-        with pytest.raises(ValueError, match=f'features: expected {dtype.name}'):
-            fast_predict.predict(value)
-        assert fast_predict.predict([1.0 if dtype == tf.float32 else 1]) == [1.0]
-
-
-@pytest.mark.parametrize('spec', [{}, None])
-def test_no_feature_spec_is_refused(toy, spec):
-    with pytest.raises(ValueError, match='expected a TensorSpec'):
-        FastPredict(toy, spec)
-
-
-def test_prediction_hooks_are_not_called(estimator_of):
+def test_prediction_hooks_are_told_of_the_session_but_not_of_calls(estimator_of):
     called = []
 
     class Hook(tf.train.SessionRunHook):
+        def begin(self):
+            called.append(('begin', tf.get_default_graph().finalized))
+
+        def after_create_session(self, session, coord):
+            called.append(('after_create_session', session.graph.finalized))
+
         def before_run(self, run_context):
             called.append(run_context)
 
+        after_run = end = before_run
+
     with FastPredict(estimator_of(lambda f: 3 * f, lambda: [Hook()]), SPEC) as fast_predict:
         np.testing.assert_array_equal(fast_predict.predict([[1, 2]]), [[3, 6]])
-    assert called == []
+    assert called == [('begin', False), ('after_create_session', True)]
+
+
+def test_a_prediction_hook_that_asks_to_stop(estimator_of):
+    """It does not hang."""
+    class Hook(tf.train.SessionRunHook):
+        def after_create_session(self, session, coord):
+            coord.request_stop()
+
+    estimator = estimator_of(lambda f: f, lambda: [Hook()])
+
+    def ask():
+        with pytest.raises(RuntimeError, match='a prediction hook asked to stop'):
+            FastPredict(estimator, SPEC)
+        assert_tensorflow_works()
+
+    in_thread(ask)
 
 
 @in_modes
@@ -491,7 +481,39 @@ def test_interrupted_anywhere_later_calls_work_or_say_that_it_is_closed(toy, mod
         signal.signal(signal.SIGALRM, handler)
 
 
-def test_errors_while_opening(toy, estimator_of, tmp_path):
+@pytest.mark.parametrize('does', ['exit', 'close', 'predict'])
+def test_a_signal_handler_while_it_answers(estimator_of, does):
+    """40 times, at places by chance."""
+    def handler(*_):
+        if does == 'exit':
+            sys.exit(7)
+        if does == 'close':
+            fast_predict.close()
+        else:
+            nested.append(fast_predict.predict([[4, 4]])[0].tolist())
+
+    estimator, nested, ends = estimator_of(lambda f: f * 2), [], []
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for i in range(40):
+            with FastPredict(estimator, SPEC) as fast_predict:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, .002 + i * .00017)
+                    while len(nested) <= i:
+                        assert fast_predict.predict([[1, 2]])[0].tolist() == [2, 4]
+                except (SystemExit, RuntimeError, tf.errors.CancelledError) as end:
+                    ends.append(end)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert nested == ([[8, 8]] * 40 if does == 'predict' else [])
+    if does == 'exit':
+        assert [end.code for end in ends] == [7] * 40
+    if does == 'close':
+        assert len(ends) == 40 and all(re.search('[Cc]losed|[Cc]ancelled', str(end)) for end in ends), ends
+
+
+def test_errors_while_opening(toy, estimator_of):
     fails = True
 
     def fail(features):
@@ -500,14 +522,11 @@ def test_errors_while_opening(toy, estimator_of, tmp_path):
         return features
 
     estimator = estimator_of(fail)
-    threads = threading.enumerate()
     for spec in (tf.TensorSpec([2], tf.float32), tf.TensorSpec([], tf.float32), tf.TensorSpec(None, tf.float32)):
         with pytest.raises(ValueError, match='features: expected .* None'):
             FastPredict(toy, spec)
-    with pytest.raises(ValueError, match='other: expected .* None'):
+    with pytest.raises(ValueError, match=r"features\['other'\]: expected .* None"):
         FastPredict(toy, {'feature': SPEC, 'other': tf.TensorSpec([1], tf.float32)})
-    with pytest.raises(ValueError, match='no checkpoint in .*nothing: train'):
-        FastPredict(model.build_estimator(str(tmp_path / 'nothing')), SPEC)
     with pytest.raises(LookupError, match='the model_fn fails'):
         FastPredict(estimator, SPEC)
     fails = False
@@ -515,62 +534,45 @@ def test_errors_while_opening(toy, estimator_of, tmp_path):
         os.remove(path)
     with pytest.raises((tf.errors.OpError, ValueError), match='model.ckpt-1'):
         FastPredict(estimator, SPEC)
-    assert_no_more(threads)
     assert_tensorflow_works()
 
 
 # Opening and closing.
 
 
-def assert_no_more(threads):
-    assert set(threading.enumerate()) <= set(threads)
+def test_it_makes_no_thread_and_keeps_no_session(toy):
+    threads = threading.enumerate()
+    for is_used in (False, True):
+        fast_predict = FastPredict(toy, SPEC)
+        if is_used:
+            fast_predict.predict([[1, 2]])
+        assert threading.enumerate() == threads
+        session = weakref.ref(fast_predict._fast_session.session)
+        del fast_predict
+        gc.collect()
+        assert session() is None  # without `close` too
+    with pytest.raises(ValueError):
+        FastPredict(toy, None)
+    assert threading.enumerate() == threads
 
 
 def test_close(toy):
-    threads = threading.enumerate()
     FastPredict(toy, SPEC).close()  # never used
     with pytest.raises(LookupError), FastPredict(toy, SPEC) as fast_predict:
         assert_answers(fast_predict, toy, [[1, 2]])
         raise LookupError
-    assert_no_more(threads)
     fast_predict.close()
-    with pytest.raises(RuntimeError, match='closed'):
+    with pytest.raises(RuntimeError, match='this FastPredict is closed'):
         fast_predict.predict([[1, 2]])
-
-
-@pytest.mark.parametrize('is_used', [False, True])
-def test_garbage_collected(toy, is_used):
-    threads = threading.enumerate()
-    fast_predict = FastPredict(toy, SPEC)
-    if is_used:
-        fast_predict.predict([[1, 2]])
-    assert set(threading.enumerate()) - set(threads)
-    del fast_predict
-    gc.collect()
-    assert_no_more(threads)
-
-
-@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='only Linux tells the memory of a process there')
-@pytest.mark.parametrize('calls', [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
-def test_memory_does_not_grow(toy, calls):
-    def pages():
-        with open('/proc/self/statm') as file:
-            return int(file.read().split()[1])
-
-    with FastPredict(toy, SPEC) as fast_predict:
-        for call in range(calls):
-            if call == 1_000:
-                before = pages()
-            fast_predict.predict([[call, call]])
-        assert (pages() - before) * os.sysconf('SC_PAGE_SIZE') < 20e6
 
 
 OPEN = '''
 import atexit, os, signal, sys, threading, time
 atexit.register(time.sleep, .5)  # runs last: time for what is still there to complain
 import model
-from fast_predict import FastPredict, tf
-unused, used = [FastPredict(model.build_estimator({!r}), tf.TensorSpec([None, 2], tf.float32)) for _ in range(2)]
+from estimator_inference import FastPredict, tf
+estimator = tf.estimator.Estimator(model.model_fn, {!r}, params={{}})
+unused, used = [FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32)) for _ in range(2)]
 used.predict([[1, 2]])
 
 def predict_for_ever():
@@ -599,25 +601,3 @@ def test_left_open_when_the_process_and_a_forked_child_exit(toy, state):
     assert python(OPEN.format(toy.model_dir) + state + FORK) == '0\n'
 
 
-def test_the_file_alone_is_enough(tmp_path):
-    """TensorFlow 2.15 has the Estimators that it needs; for 2.21 they come from a tf1.py that lies elsewhere."""
-    shutil.copy(os.path.join(ROOT, 'fast_predict.py'), tmp_path)
-    elsewhere = f'sys.path.insert(0, {ROOT!r})\nimport tf1\nsys.path.remove({ROOT!r})\n'
-    is_built_in = tensorflow.__version__.startswith('2.15.')
-    printed = python('import sys\n' + ('' if is_built_in else elsewhere) + '''
-import fast_predict
-from fast_predict import FastPredict, tf
-
-def model_fn(features, labels, mode):
-    if mode == 'infer':
-        return tf.estimator.EstimatorSpec(mode, predictions=2 * features)
-    train_op = tf.assign_add(tf.train.get_global_step(), 1)
-    return tf.estimator.EstimatorSpec(mode, loss=tf.zeros([]), train_op=train_op)
-
-estimator = tf.estimator.Estimator(model_fn, 'trained')
-estimator.train(lambda: tf.data.Dataset.from_tensors(0), steps=1)
-with FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32)) as opened:
-    print(opened.predict([[3, 4]])[0].tolist(), fast_predict.__file__)
-print(*sorted({'cli', 'latency', 'model', 'quiet', 'tf1', 'train'} & set(sys.modules)))
-''', cwd=str(tmp_path)).splitlines()
-    assert printed == [f'[6.0, 8.0] {tmp_path}/fast_predict.py', '' if is_built_in else 'quiet tf1']

@@ -2,98 +2,31 @@
 import contextlib
 import os
 import random
-import shutil
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
 
-from tf1 import tf  # before predictor: it prepares TensorFlow for Estimator
-
-import export
+import export  # before tensorflow
 import model
-import predictor
 import tensorflow
+from estimator_inference import exports, predictor, tf
+from saved_models import assert_same, double, echo, linear, save, session_run, signature_def, variable  # noqa: F401
+
+
+OWN_POOL = tf.ConfigProto(session_inter_op_thread_pool=[{'num_threads': 1}])
+IN_POOL = tf.ConfigProto(inter_op_parallelism_threads=2, allow_soft_placement=True)
 
 
 @pytest.fixture(params=['tuned', 'config', 'public'])
 def load(request, monkeypatch):
-    """from_saved_model, in each way that a Predictor runs: frozen where it can be, as it is, on public API alone."""
+    """from_saved_model, in each way that a Predictor runs: frozen where it can be, in the pool, on public API alone."""
     if request.param == 'public':
         monkeypatch.delattr(tf.Session.__base__, '_make_callable_from_options')
-    config = {'config': tf.ConfigProto()} if request.param == 'config' else {}
+    config = {'config': IN_POOL} if request.param == 'config' else {}
     with contextlib.ExitStack() as opened:
         yield lambda export_dir, **arguments: opened.enter_context(
             predictor.from_saved_model(export_dir, **{**config, **arguments}))
-
-
-def signature_def(inputs, outputs):
-    return tf.saved_model.build_signature_def(
-        *({key: tf.saved_model.build_tensor_info(tensor) for key, tensor in tensors.items()}
-          for tensors in (inputs, outputs)), 'tensorflow/serving/predict')
-
-
-@pytest.fixture
-def save(tmp_path):
-    """Saves the graph that `build` makes, which returns (inputs, outputs) or {signature: (inputs, outputs)}."""
-    graphs = []  # the functions of tf.py_func live as long as the graph they were made in
-
-    def run(build, *args, tags=(('serve',),), path=None, as_text=False):
-        export_dir = str(path or tmp_path / f'export-{len(os.listdir(tmp_path))}')
-        builder = tf.saved_model.builder.SavedModelBuilder(export_dir)
-        graphs.append(tf.Graph())
-        with graphs[-1].as_default(), tf.Session() as session:
-            signatures = build(*args)
-            if isinstance(signatures, tuple):
-                signatures = {'serving_default': signatures}
-            signatures = {key: signature_def(*tensors) for key, tensors in signatures.items()}
-            session.run([tf.global_variables_initializer(), tf.tables_initializer()])
-            builder.add_meta_graph_and_variables(
-                session, tags[0], signatures, main_op=tf.tables_initializer(),
-                assets_collection=tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS))
-            for more in tags[1:]:
-                builder.add_meta_graph(more, signatures)
-            builder.save(as_text)
-        return export_dir
-    return run
-
-
-def session_run(export_dir, inputs, key='serving_default'):
-    """What a plain session answers: the reference."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        signature = tf.saved_model.loader.load(session, ['serve'], export_dir).signature_def[key]
-        return session.run({key: info.name for key, info in signature.outputs.items()},
-                           {signature.inputs[key].name: value for key, value in inputs.items()})
-
-
-def assert_same(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for key, value in theirs.items():
-        assert type(ours[key]) is type(value)
-        assert np.asarray(ours[key]).dtype == np.asarray(value).dtype
-        np.testing.assert_array_equal(ours[key], value)
-
-
-def variable(name, value, use_resource=True):
-    return tf.get_variable(name, initializer=np.asarray(value, np.float32), use_resource=use_resource)
-
-
-def linear(use_resource=True):
-    """[x] -> [3x + 1], with two variables."""
-    x = tf.placeholder(tf.float32, [None, 1], 'x')
-    return {'x': x}, {'y': x * variable('w', [3], use_resource) + variable('b', [1], use_resource)}
-
-
-def double(dtype=tf.float32, shape=(None,)):
-    x = tf.placeholder(dtype, shape, 'x')
-    return {'x': x}, {'y': x + x}
-
-
-def echo(dtype, shape=(None,)):
-    x = tf.placeholder(dtype, shape)
-    return {'x': x}, {'y': tf.identity(x)}
 
 
 def mlp():
@@ -120,7 +53,7 @@ def two_heads():
 # Values: what Session.run returns, for SavedModels of every kind.
 
 def test_the_posts_model(load, exported):
-    export_dir = predictor.latest_export(exported)
+    export_dir = exports.latest(exported)
     with load(export_dir) as predict_fn:
         answer = predict_fn({'number': [[3]]})
         assert_same(answer, session_run(export_dir, {'number': [[3]]}))
@@ -370,7 +303,7 @@ def saved_by_tensorflow_2(tmp_path_factory):
 
 
 def test_saved_by_tensorflow_2(load, saved_by_tensorflow_2):
-    export_dir = predictor.latest_export(os.path.dirname(saved_by_tensorflow_2))
+    export_dir = exports.latest(os.path.dirname(saved_by_tensorflow_2))
     assert export_dir == saved_by_tensorflow_2
     predict_fn = load(export_dir)
     for word, factor in ('one', 1), (b'two', 10):
@@ -436,8 +369,8 @@ def test_the_callers_graph_and_config(save):
 
 
 @pytest.mark.parametrize('elements, arguments, frozen', [
-    (1 << 20, {}, True), ((1 << 20) + 1, {}, False), (1, {'config': tf.ConfigProto()}, False),
-    (1, {'graph': tf.Graph()}, False)])
+    (1 << 20, {}, True), ((1 << 20) + 1, {}, False), (1, {'config': tf.ConfigProto()}, True),
+    (1, {'config': IN_POOL}, False), (1, {'config': OWN_POOL}, False), (1, {'graph': tf.Graph()}, False)])
 def test_what_is_frozen(save, elements, arguments, frozen):
     """Up to FREEZE_BYTES, and nothing of the caller's: seen by whether an assignment to the variable shows."""
     def build():
@@ -461,7 +394,7 @@ def test_a_saved_model_in_text(save):
     export_dir = save(linear, as_text=True)
     with predictor.from_saved_model(export_dir) as predict_fn:
         assert predict_fn({'x': [[1]]})['y'].tolist() == [[4]]
-    keep(.5)(os.path.join(export_dir, 'saved_model.pbtxt'))
+    os.truncate(os.path.join(export_dir, 'saved_model.pbtxt'), 1000)
     with pytest.raises(ValueError, match='saved_model.pb(txt)? is damaged'):
         predictor.from_saved_model(export_dir)
 
@@ -469,10 +402,10 @@ def test_a_saved_model_in_text(save):
 # from_estimator.
 
 def test_from_estimator_predicts_as_estimator(trained):
-    estimator = model.build_estimator(trained)
+    estimator = tf.estimator.Estimator(model.model_fn, trained, params={})
     numbers = np.linspace(-9, 99, 50, dtype=np.float32)[:, None]
     theirs = list(estimator.predict(lambda: tf.data.Dataset.from_tensors(np.tile(numbers, [1, 2]))))
-    for arguments in ({}, {'config': tf.ConfigProto()}, {'graph': tf.Graph()}):
+    for arguments in ({}, {'config': IN_POOL}, {'graph': tf.Graph()}):
         with predictor.from_estimator(estimator, export.serving_input_receiver_fn, **arguments) as predict_fn:
             assert predict_fn.graph is arguments.get('graph', predict_fn.graph)
             np.testing.assert_allclose(predict_fn({'number': numbers})['output'], theirs, rtol=1e-6)
@@ -495,8 +428,8 @@ def test_from_estimator_with_heads_and_a_table(tmp_path):
         return tf.estimator.export.ServingInputReceiver({'word': word}, {'word': word})
 
     estimator = tf.estimator.Estimator(model_fn, str(tmp_path / 'model'))
-    with pytest.raises(ValueError, match='no checkpoint'):
-        predictor.from_estimator(estimator, serving_input_receiver_fn)
+    with predictor.from_estimator(estimator, serving_input_receiver_fn) as predict_fn:  # as Estimator.predict does
+        assert predict_fn({'word': ['one', 'two', 'three']})['x'].tolist() == [3, 6, 0]
     estimator.train(lambda: ({'word': tf.constant(['one'])}, tf.constant([0.])), steps=1)
     with predictor.from_estimator(estimator, serving_input_receiver_fn) as predict_fn:
         assert predict_fn({'word': ['one', 'two', 'three']})['x'].tolist() == [3, 6, 0]
@@ -625,129 +558,3 @@ def test_repr(save):
         assert part in repr(predictor.from_saved_model(save(with_default)))
     assert repr(predictor.from_saved_model(save(echo, tf.string, None))) == \
         "<Predictor: feed {'x': string of any shape}, fetch {'y': string of any shape}>"
-
-
-# latest_export, and exports that are damaged.
-
-def remove(path):
-    shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
-
-
-def keep(part):
-    def run(path):
-        with open(path, 'rb+') as file:
-            file.truncate(int(os.path.getsize(path) * part))
-    return run
-
-
-def flip(path):
-    with open(path, 'rb+') as file:
-        content = file.read()
-        file.seek(0)
-        file.write(bytes(byte ^ 0x55 for byte in content))
-
-
-SHARD = 'variables/variables.data-00000-of-00001'
-HALF_COPIED = [('saved_model.pb', remove), ('saved_model.pb', keep(0)), ('saved_model.pb', keep(.5)),
-               ('variables', remove), ('variables/variables.index', remove), (SHARD, remove),
-               (SHARD, lambda path: os.rename(path, path[:-1] + '2')),
-               (SHARD, lambda path: os.rename(path, path + '.part'))]
-
-
-def test_latest_export_is_the_one_with_the_highest_number(save, tmp_path):
-    for name in ('9', '10', '1700000000', 'temp-1800000000', '1900000000-copy', 'x'):
-        save(linear, path=tmp_path / 'exports' / name)
-    save(double, path=tmp_path / 'exports' / '1700000001')  # without variables
-    (tmp_path / 'exports' / '1700000002').write_text('a file')
-    (tmp_path / 'exports' / '1700000003').mkdir()
-    names = ['1700000001', '1700000000', '10', '9']
-    assert list(predictor.exports(str(tmp_path / 'exports'))) == [str(tmp_path / 'exports' / name) for name in names]
-    for name in names:
-        assert predictor.latest_export(str(tmp_path / 'exports')) == str(tmp_path / 'exports' / name)
-        remove(tmp_path / 'exports' / name)
-    with pytest.raises(OSError, match=f'no complete export in {tmp_path}/exports'):
-        predictor.latest_export(str(tmp_path / 'exports'))
-
-
-@pytest.mark.parametrize('name, damage', HALF_COPIED)
-def test_latest_export_leaves_out_what_is_half_copied(save, tmp_path, name, damage):
-    save(linear, path=tmp_path / 'exports' / '1')
-    export_dir = save(linear, path=tmp_path / 'exports' / '2')
-    assert predictor.latest_export(str(tmp_path / 'exports')) == export_dir
-    damage(os.path.join(export_dir, name))
-    assert predictor.latest_export(str(tmp_path / 'exports')) == str(tmp_path / 'exports' / '1')
-
-
-def test_latest_export_of_no_directory(tmp_path):
-    with pytest.raises(OSError, match='nowhere'):
-        predictor.latest_export(str(tmp_path / 'nowhere'))
-
-
-@pytest.mark.parametrize('name, damage', HALF_COPIED + [
-    ('variables/variables.index', keep(0)), ('variables/variables.index', keep(.5)), (SHARD, keep(0)),
-    (SHARD, keep(.5)), ('saved_model.pb', flip), ('variables/variables.index', flip), (SHARD, flip)])
-def test_a_damaged_export_is_one_clear_error(save, name, damage):
-    export_dir = save(linear)
-    damage(os.path.join(export_dir, name))
-    with pytest.raises((ValueError, OSError)) as error:
-        predictor.from_saved_model(export_dir)
-    message = str(error.value)
-    assert export_dir in message and '\n' not in message and len(message) < 1000
-    assert not message.endswith(':') and 'Graph execution error' not in message  # says what is wrong
-
-
-def test_no_saved_model(tmp_path):
-    for path in (tmp_path, tmp_path / 'nowhere'):
-        with pytest.raises(OSError, match=str(path)):
-            predictor.from_saved_model(str(path))
-
-
-def test_a_sparse_input_is_refused(save):
-    def build():
-        x = tf.sparse.placeholder(tf.float32, [None, 2], 'x')
-        return {'x': x}, {'y': tf.sparse.reduce_sum(x)}
-
-    with pytest.raises(ValueError, match="'x' is sparse or composite"):
-        predictor.from_saved_model(save(build))
-
-
-# The module itself, in a process of its own.
-
-@pytest.fixture
-def alone(save, tmp_path):
-    """Runs code beside a copy of predictor.py, without the rest of the repository; returns its output."""
-    def run(code):
-        directory = tmp_path / 'alone'
-        directory.mkdir()
-        shutil.copy(predictor.__file__, directory)
-        environ = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'TF_USE_LEGACY_KERAS')}
-        process = subprocess.run([sys.executable, '-c', code, save(linear)], cwd=directory, env=environ, text=True,
-                                 capture_output=True, timeout=300)
-        assert process.returncode == 0, process.stderr
-        return process.stdout
-    return run
-
-
-def test_it_needs_tensorflow_and_numpy_alone(alone):
-    assert alone("""import sys, predictor
-with predictor.from_saved_model(sys.argv[1]) as predict_fn:
-    print(predict_fn({'x': [[1]]})['y'].tolist())
-ours = 'tf1', 'model', 'export', 'quiet', 'tf_keras', 'tensorflow_estimator'
-print([name for name in sys.modules if name.split('.')[0] in ours])""") == '[[4.0]]\n[]\n'
-
-
-@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
-@pytest.mark.parametrize('calls', [200_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
-def test_predictions_do_not_grow_the_process(alone, calls):
-    megabytes = float(alone(f"""import os, sys, predictor
-def megabytes():
-    with open('/proc/self/statm') as file:
-        return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
-
-with predictor.from_saved_model(sys.argv[1]) as predict_fn:
-    for i in range({calls}):
-        if i == 1000:
-            before = megabytes()
-        predict_fn({{'x': [[i]]}})['y']
-    print(megabytes() - before)"""))
-    assert megabytes < 20

@@ -1,0 +1,97 @@
+"""Measures latency and memory as the parameters and the batch grow: 4 to 30 million, and 1 to 10,000.
+
+    python -m beyond.scale
+
+Each figure is of a process of its own, whose peak of memory is shown beside the time of an example.
+"""
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import resource
+import signal
+import tempfile
+from concurrent import futures
+
+from support import script  # before TensorFlow
+from compare import ROWS, Model, Stopwatch, describe_machine, print_row, progress, write_json
+from estimator_inference import tf
+from export import serving_input_receiver_fn
+from support.command_line import new_file
+from support.timing import seconds
+
+PARAMETERS_AND_BATCHES = [(4, (1, 10, 100, 1000, 10_000)), (1000, (1,)), (100_000, (1,)), (1_000_000, (1,)),
+                          (10_000_000, (1,)), (30_000_000, (1,))]
+NAMES = ['Estimator.predict', 'Session.run: what tf.contrib.predictor did', "the library's FastPredict",
+         'predictor.from_saved_model', 'predictor.from_estimator', 'tf.saved_model.load']
+
+
+def model_fn(features, labels, mode, params):
+    """Knows 2x from the start, and looks one row of a table up, as of embeddings: it may grow, the work stays."""
+    features = features['feature'] if isinstance(features, dict) else features
+    table = tf.get_variable('table', [params['rows'], 1], initializer=tf.zeros_initializer(), use_resource=True)
+    output = tf.layers.dense(features, 1, kernel_initializer=tf.ones_initializer(), name='dense')
+    output += tf.gather(table, tf.cast(features[:, 0], tf.int32) % params['rows'])
+    return tf.estimator.EstimatorSpec(mode, predictions=output)
+
+
+def write_model(directory, rows):
+    """Writes a checkpoint, and an export of it."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        model_fn(tf.placeholder(tf.float32, [None, 2]), None, 'infer', {'rows': rows})
+        tf.train.create_global_step()
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), 0)
+    estimator = tf.estimator.Estimator(model_fn, directory, params={'rows': rows})
+    return estimator.export_saved_model(os.path.join(directory, 'saved_model'), serving_input_receiver_fn).decode()
+
+
+def measure(name, directory, export_dir, rows, batch, calls):
+    """Returns the figures of a row of compare.py: seconds an example, and the peak of memory in bytes."""
+    [row] = [row._replace(batch=batch) for row in ROWS if row.name == name]
+    estimator = tf.estimator.Estimator(model_fn, directory, params={'rows': rows})
+    stopwatch = Stopwatch(row, Model(estimator, export_dir, [], {nb: 2 * nb for nb in range(100, 200)}))
+    stopwatch.load()
+    stopwatch.ask(max(3, round(calls * row.share)))
+    stopwatch.close()
+    return {'row': name, 'parameters': rows + 3, 'batch': batch, 'median': stopwatch.record()['median'],
+            'peak_memory': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def in_child(function, *args):
+    """Calls a function in a process of its own."""
+    context = multiprocessing.get_context('forkserver')  # forks a process that has imported TensorFlow, not used it
+    context.set_forkserver_preload(['compare'])
+    silently = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # how it dies of Ctrl-C: this process says it
+    with futures.ProcessPoolExecutor(1, context, *silently) as pool:
+        return pool.submit(function, *args).result()
+
+
+@script(examples=10_000, rows=dict(nargs='+', choices=NAMES, default=NAMES, metavar='NAME',
+                                   help='what to measure (default: all): ' + ', '.join(map('"{}"'.format, NAMES))),
+        json=dict(type=new_file, metavar='FILE', help='write the full figures there'))
+def main(args):
+    names = [name for name in NAMES if name in args.rows]
+    machine = describe_machine(args.device, 200)
+    heads = [re.search(r"[\w.]+(?=$|:)", name)[0].removeprefix('predictor.').removeprefix('tf.') for name in names]
+    widths = 10, 7, *(max(15, len(head)) + 1 for head in heads)
+    print_row('parameters', 'batch', *heads, widths=widths)
+    records = []
+    for parameters, batches in PARAMETERS_AND_BATCHES:
+        with tempfile.TemporaryDirectory() as directory:
+            export_dir = in_child(write_model, directory, parameters - 3)
+            for batch in batches:
+                cells = []
+                for name in names:
+                    progress(f'{parameters:,} parameters, {batch:,} examples a call: {name}')
+                    record = in_child(measure, name, directory, export_dir, parameters - 3, batch, args.examples // 20)
+                    cells.append(f'{seconds(record["median"])}, {record["peak_memory"] / 1e6:.0f} MB')
+                    records.append(record)
+                progress('')
+                print_row(f'{parameters:,}', f'{batch:,}', *cells, widths=widths)
+    write_json(args.json, machine=machine, rows=records)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,55 @@
+"""Answers HTTP requests with the newest export: the web application that post A imagines around get_prediction.
+
+    python -m beyond.web_app
+    curl --data '{"number": 3}' http://127.0.0.1:5000/         {"output": 6.0}
+    curl --data '{"number": [3, 4]}' http://127.0.0.1:5000/    {"output": [6.0, 8.0]}
+
+The predictor is opened once, and called by all threads of the server. That server is Flask's own, for development:
+in production, one such as gunicorn calls `create_app` with a predictor that each of its processes opens for itself.
+"""
+import json
+
+from support import script  # before TensorFlow
+from estimator_inference import exports, predictor
+from support.command_line import port
+from support.errors import Fault
+
+try:
+    import flask
+except ModuleNotFoundError:
+    raise ImportError("Flask is missing: pip install '.[web]'") from None
+
+
+def create_app(predict_fn):
+    """Returns the application around a predictor: POST a number, or a list of them, and get the answers."""
+    app = flask.Flask(__name__)
+
+    def get_prediction(number=None, **others):
+        several = isinstance(number, list)
+        column = number if number is None else [[nb] for nb in (number if several else [number])]
+        output = predict_fn({'number': column, **others})['output'][:, 0].tolist()
+        return output if several else output[0]
+
+    @app.post('/')
+    def answer():
+        try:
+            inputs = json.loads(flask.request.get_data())
+            output = get_prediction(**inputs) if isinstance(inputs, dict) else predict_fn(inputs)  # raises
+            content = json.dumps({'output': output}, allow_nan=False) + '\n'
+        except (ValueError, RecursionError) as error:
+            return {'error': str(error)}, 400
+        return app.response_class(content, mimetype='application/json')
+
+    return app
+
+
+@script(reads='saved_model', port=dict(type=port, default=5000, metavar='N', help='(default: %(default)s)'))
+def main(args):
+    with predictor.from_saved_model(exports.latest(args.export_dir)) as predict_fn:
+        if 'number' not in predict_fn.feed_tensors or 'output' not in predict_fn.fetch_tensors:
+            raise Fault(f"expected an export with an input 'number' and an output 'output', got {predict_fn}")
+        create_app(predict_fn).run(port=args.port, threaded=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,201 @@
+"""The decorator of a script's `main`: its flags, its directories, and its errors of one line."""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import re
+import shlex
+import sys
+from typing import Any, Callable, NoReturn, Optional, Sequence
+
+from support import checkpoints, directories, errors
+from support.errors import Fault
+
+
+def directory(text: str) -> str:
+    """Converts a flag's value to the path of a directory, there or to be made, for argparse."""
+    there = os.path.abspath(text)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    if not text or not os.path.isdir(there):
+        raise argparse.ArgumentTypeError(f'expected a directory, and {there if text else text!r} is none')
+    return path(text)
+
+
+def path(text: str) -> str:
+    """Refuses, for argparse, the path of something that TensorFlow or a file system couldn't write or find again."""
+    if re.search(r'[*?[\\]', text.replace(os.sep, '/')):
+        raise argparse.ArgumentTypeError(f'expected a path without * ? [ \\, a pattern to TensorFlow, got {text!r:.99}')
+    encoded = os.fsencode(os.path.abspath(text))
+    if len(encoded) > 3800 or max(map(len, encoded.split(os.fsencode(os.sep)))) > 255:  # of 4095, for names below it
+        raise argparse.ArgumentTypeError(f'expected a shorter path, got {len(encoded):,} bytes')
+    return text
+
+
+def new_file(text: str) -> str:
+    """Converts a flag's value to the path of a file to write, in a directory that is there, for argparse."""
+    if not text or os.path.isdir(path(text)) or not os.access(os.path.dirname(text) or '.', os.W_OK):
+        raise argparse.ArgumentTypeError(f'expected a file in a directory that can be written to, got {text!r}')
+    return text
+
+
+def positive(text: str, most: int = 10 ** 9) -> int:
+    """Converts a flag's value to an int from 1 to `most`, for argparse."""
+    if not re.fullmatch(r'\d{1,10}', text) or not 0 < int(text) <= most:
+        raise argparse.ArgumentTypeError(f'expected a whole number from 1 on, at most {most:,}, got {text!r:.50}')
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Converts a flag's value to the number of a port, for argparse."""
+    if not text.isdecimal() or len(text) > 5 or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f'expected a port from 1 to 65535, got {text!r:.50}')
+    return int(text)
+
+
+_DIRECTORIES = {'model': '--model-dir', 'saved_model': '--export-dir'}
+_MAKERS = {'model': 'train.py', 'saved_model': 'export.py', 'iris/model': '-m iris.train',
+           'iris/saved_model': '-m iris.train'}
+_FLAGS: dict[str, dict[str, Any]] = {
+    '--model-dir': dict(metavar='DIR', type=directory, help='where the checkpoints are (default: %(default)s)'),
+    '--export-dir': dict(metavar='DIR', type=directory, help='where the exports are (default: %(default)s)'),
+    '--examples': dict(metavar='N', type=positive, help='how many numbers to predict (default: %(default)s)'),
+    '--batch': dict(metavar='N', type=functools.partial(positive, most=10 ** 6),
+                    help='how many of them in a call (default: %(default)s)'),
+    '--steps': dict(metavar='N', type=positive,
+                    help='train until the step N, from the beginning on (default: 1000, with a hidden layer 3000)'),
+    '--seed': dict(metavar='N', type=int,
+                   help='of the initial weights and the order of the examples (default: %(default)s)'),
+    '--hidden-units': dict(metavar='N', type=functools.partial(positive, most=10 ** 6),
+                           help='put a hidden layer of N units in (default: none, or what the model has)'),
+    '--device': dict(choices=('auto', 'cpu', 'gpu'), default='auto',
+                     help='auto: the GPU, if there is one (default: %(default)s)'),
+}
+
+
+def script(reads: Optional[str] = None, writes: Optional[str] = None, cluster: bool = False, **flags: Any) -> Callable:
+    """Makes a `main(args)` a `main(argv=None)`, which parses flags and turns faults into a line and exit status 1.
+
+    Args:
+      reads: The default of a directory that has to hold something: '.../model' a whole checkpoint, which sets
+        `args.params`, '.../saved_model' exports. It is --model-dir or --export-dir.
+      writes: Likewise, of a directory that nobody else may write to meanwhile.
+      cluster: Whether it obeys TF_CONFIG. Others train and predict on this machine alone.
+      **flags: {name: default}, or {name: arguments for argparse} for a flag that is of this script alone.
+    """
+    def decorate(main):
+        @functools.wraps(main)
+        def run(argv: Optional[Sequence[str]] = None) -> None:
+            parser = Parser(sys.modules[main.__module__].__doc__)
+            for default in filter(None, (reads, writes)):
+                flag = _DIRECTORIES[os.path.basename(default)]
+                parser.add_argument(flag, **{**_FLAGS[flag], 'default': default})
+            for name, default in {**flags, 'device': 'auto'}.items():
+                flag = '--' + name.replace('_', '-')
+                options = default if isinstance(default, dict) else {**_FLAGS[flag], 'default': default}
+                parser.add_argument(flag, **options)
+            args = parser.parse_args(argv)
+            if not cluster:
+                os.environ.pop('TF_CONFIG', None)
+            with _lines(args, reads, writes), contextlib.ExitStack() as stack:
+                _prepare(args, reads, writes, stack)
+                main(args)
+        return run
+    return decorate
+
+
+def _prepare(args, reads, writes, stack):
+    from estimator_inference import exports
+    args.device = _device(args.device)
+    if hasattr(args, 'seed'):
+        import tensorflow
+        args.seed %= 2 ** 31
+        tensorflow.keras.utils.set_random_seed(args.seed)  # Keras's initializers don't know that of the RunConfig
+    if writes and not reads:  # first, since what is being written now would look damaged
+        stack.enter_context(directories.writing_to(_value(args, writes)))
+    for default in filter(None, (reads, writes)):
+        if os.path.basename(default) == 'model':
+            checkpoint = checkpoints.latest(args.model_dir)
+            if checkpoint is None and default == reads:
+                raise FileNotFoundError(f'no checkpoint in {args.model_dir}')
+            args.params = checkpoints.params(checkpoint, getattr(args, 'hidden_units', None))
+            import tensorflow
+            tensorflow.compat.v1.logging.set_verbosity('INFO')  # Estimator's log is part of the story
+        elif default == reads and not getattr(args, 'remote', None):
+            exports.latest(args.export_dir)  # raises FileNotFoundError where there is none
+    if writes and reads:
+        stack.enter_context(directories.writing_to(_value(args, writes)))
+
+
+def _value(args, default):
+    return args.model_dir if os.path.basename(default) == 'model' else args.export_dir
+
+
+def _device(device: str) -> str:
+    """Lets this process use the device that --device asks for, and returns its name."""
+    if device == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # TensorFlow looks for GPUs at its first use, after this
+    import tensorflow as tf
+    gpus = tf.config.list_physical_devices('GPU')
+    if device == 'gpu' and not gpus:
+        raise Fault("--device gpu: TensorFlow sees no GPU: pip install 'tensorflow[and-cuda]', and "
+                    'TF_CPP_MIN_LOG_LEVEL=0 says more; or leave --device out')
+    if not gpus:
+        return 'CPU'
+    return tf.config.experimental.get_device_details(gpus[0]).get('device_name', gpus[0].name)
+
+
+@contextlib.contextmanager
+def _lines(args, reads, writes):
+    """Ends the script with a line for what a person can mend; errors of the code itself keep their traceback."""
+    from estimator_inference.exports import DamagedExport
+    from estimator_inference.remote import RemoteError, Unreachable
+    from tensorflow import errors as tf_errors
+    try:
+        yield
+    except BrokenPipeError:  # of print
+        raise
+    except (FileNotFoundError, DamagedExport, checkpoints.DamagedCheckpoint) as error:
+        if not reads and not isinstance(error, checkpoints.DamagedCheckpoint):
+            raise
+        default = reads or writes
+        if not default:
+            sys.exit(f'{error}: choose another --model-dir')
+        flags = () if _value(args, default) == default else (_DIRECTORIES[os.path.basename(default)],
+                                                              _value(args, default))
+        away = f'move {_value(args, default)} away and ' * isinstance(error, checkpoints.DamagedCheckpoint)
+        sys.exit(f'{errors.reason(error)}: {away}run {errors.command(_MAKERS[default], *flags)}')
+    except Unreachable as error:
+        compose = errors._from_here(os.path.join(errors.ROOT, 'serving/compose.yaml'))
+        sys.exit(f'{error}: start one with docker compose -f {shlex.quote(compose)} up, or name another host and port')
+    except (Fault, RemoteError) as error:
+        sys.exit(str(error))
+    except (tf_errors.NotFoundError, tf_errors.InvalidArgumentError, OSError, RuntimeError, ValueError) as error:
+        found = re.search('Key .* not found in checkpoint|Assign requires shapes.*|.*shape.*', str(error))
+        if 'checkpoint' in str(error) and hasattr(args, 'model_dir') and found:
+            sys.exit(f'{args.model_dir} has a checkpoint of another network than model_fn builds ({found[0]:.200}): '
+                     'choose another --model-dir')
+        if not reads or os.path.basename(reads) != 'saved_model':
+            raise
+        sys.exit(f'{errors.reason(error)}: to see what the exports take and give, run '
+                 f'{os.path.dirname(errors._from_here(sys.executable))}/saved_model_cli show --all --dir '
+                 f'{args.export_dir}/...')
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser for a script: its docstring is the description, its errors are one line."""
+
+    def __init__(self, description: Optional[str]) -> None:
+        super().__init__(prog=errors.name(), description=description, allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for text in sys.argv[1:] if args is None else args:
+            if re.search('[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]', text):  # a surrogate: bytes that aren't UTF-8
+                self.error(f'expected text in UTF-8 without control characters, got {text!r:.200}')
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'{self.prog}: {message} (see {errors.command(self.prog, "--help")})\n')

@@ -1,0 +1,83 @@
+"""How a script ends where it can't go on: a line that says what is wrong, and a command to run next.
+
+Importing this makes Ctrl-C, a missing package and a reader of the output that goes away a line too.
+"""
+from __future__ import annotations
+
+import _thread
+import os
+import re
+import shlex
+import shutil
+import sys
+import threading
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Fault(Exception):
+    """Something that a person can mend: the text says what was expected and what came."""
+
+
+class WrongAnswer(Fault):
+    """A prediction that isn't 2x."""
+
+
+def command(script: str, *flags: str) -> str:
+    """Returns a command that runs a script of this repository when it is pasted where the user stands now.
+
+    Args:
+      script: 'train.py', or '-m iris.train'.
+      flags: What follows.
+    """
+    python, found = 'python', shutil.which('python') or os.devnull
+    # The python of a virtual environment is a link to that which made it, and has other packages all the same.
+    if os.path.dirname(found) != os.path.dirname(sys.executable) or not os.path.samefile(found, sys.executable):
+        python = _from_here(sys.executable)
+    here = os.path.samefile(os.getcwd(), ROOT)
+    if script.startswith('-m '):
+        words = ['env', f'PYTHONPATH={ROOT}'] * (not here) + [python, *script.split()]
+    else:
+        words = [python, script if here else _from_here(os.path.join(ROOT, script))]
+    return shlex.join([*words, *flags])
+
+
+def _from_here(path: str) -> str:
+    relative = os.path.relpath(path)
+    return path if relative.startswith('..') else relative
+
+
+def name() -> str:
+    """Returns what follows `python` in the command that runs this script: train.py, or -m iris.train."""
+    spec = sys.modules['__main__'].__spec__
+    return f'-m {spec.name}' if spec else os.path.basename(sys.argv[0])
+
+
+def reason(error: BaseException) -> str:
+    """Returns the line of an error that says what is wrong: TensorFlow's texts have it between stack traces."""
+    if isinstance(error, shutil.Error):  # copytree's: a list of (from, to, reason)
+        return f'{error.args[0][0][2]:.300}'
+    found = re.search('^Node: .*\n(.+)', str(error), re.M) or re.search('(.+)', str(error))
+    return f'{found[1]:.300}' if found else type(error).__name__
+
+
+def _excepthook(kind, error, traceback):
+    if kind is KeyboardInterrupt:
+        print(f'{name()}: interrupted', file=sys.stderr)
+    elif issubclass(kind, ImportError):  # tf1.py's and remote.py's say what to do
+        hint = f' in {sys.executable}: run make run, or pip install -r {_from_here(ROOT)}/requirements.txt'
+        print(f'{name()}: {error}{hint if kind is ModuleNotFoundError else ""}', file=sys.stderr)
+    elif kind is BrokenPipeError:  # python compare.py | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _unraisablehook(unraisable):
+    if unraisable.exc_type is KeyboardInterrupt:  # in a destructor, where Python drops it: so once more, after that
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+sys.excepthook, sys.unraisablehook = _excepthook, _unraisablehook
