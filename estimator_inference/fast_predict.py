@@ -1,7 +1,7 @@
 """Predictions of an Estimator without a new graph and a restored checkpoint for each."""
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterable, Iterator, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import config_pb2
@@ -45,7 +45,7 @@ class FastPredict:
         """
         check_process('FastPredict')
         self._spec = feature_spec
-        specs = list(_leaves('features', feature_spec))
+        specs = [(name, spec) for name, spec, _ in _leaves('features', feature_spec, feature_spec)]
         if not specs:
             raise ValueError(f'expected a TensorSpec, or a dict of at least one, got {feature_spec}')
         for name, spec in specs:
@@ -56,12 +56,12 @@ class FastPredict:
 
         graph = tf.Graph()
         with graph.as_default():
-            placeholders = [tf.placeholder(spec.dtype, spec.shape) for _, spec in specs]
+            placeholders = tf.nest.map_structure(lambda spec: tf.placeholder(spec.dtype, spec.shape), feature_spec)
         session, predictions, config = open_estimator(
-            estimator, lambda: _packed(feature_spec, iter(placeholders)), _predictions, graph, config,
+            estimator, lambda: placeholders, _predictions, graph, config,
             lambda spec: spec.prediction_hooks)
         self._keys = tuple(predictions) if isinstance(predictions, dict) else None
-        self._feeds = [Feed(name, tensor) for (name, _), tensor in zip(specs, placeholders)]
+        self._feeds = [Feed(name, tensor) for name, _, tensor in _leaves('features', feature_spec, placeholders)]
         self._fast_session = FastSession(
             session, self._feeds, list(predictions.values()) if isinstance(predictions, dict) else [predictions],
             config, owner='FastPredict')
@@ -82,7 +82,8 @@ class FastPredict:
             [feed] = self._feeds
             arrays = [feed.array(features)]
         else:
-            arrays = [feed.array(value) for feed, value in zip(self._feeds, _values('features', self._spec, features))]
+            leaves = _leaves('features', self._spec, features)
+            arrays = [feed.array(value) for feed, (_, _, value) in zip(self._feeds, leaves)]
         examples = len(arrays[0])
         for feed, array in zip(self._feeds, arrays):
             if len(array) != examples or not examples:
@@ -108,49 +109,26 @@ class FastPredict:
         self.close()
 
 
-def _items(name: str, structure: Any) -> Optional[list]:
-    """Returns [(name, part)] of a dict, a tuple or a list, or None."""
-    if isinstance(structure, Mapping):
-        return [(f'{name}[{key!r}]', structure[key]) for key in structure]
-    if isinstance(structure, (tuple, list)):
-        return [(f'{name}[{i}]', part) for i, part in enumerate(structure)]
-    return None
+def _leaves(name: str, spec: Any, features: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yields (name, TensorSpec, value) for each leaf of dicts, tuples and lists,.
 
-
-def _leaves(name: str, spec: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (name, leaf) for all leaves of dicts, tuples and lists."""
-    items = _items(name, spec)
-    if items is None:
-        yield name, spec
-    for part in items or ():
-        yield from _leaves(*part)
-
-
-def _packed(spec: Any, leaves: Iterator[Any]) -> Any:
-    """Returns a structure like `spec` with other leaves."""
-    if isinstance(spec, Mapping):
-        return {key: _packed(spec[key], leaves) for key in spec}
-    if isinstance(spec, (tuple, list)):
-        parts = [_packed(part, leaves) for part in spec]
-        return type(spec)(*parts) if hasattr(spec, '_fields') else type(spec)(parts)
-    return next(leaves)
-
-
-def _values(name: str, spec: Any, features: Any) -> Iterator[Any]:
-    """Yields the values of features for the leaves of their spec; raises ValueError where they are built otherwise."""
+    Raises:
+      ValueError: The features are built otherwise than their spec.
+    """
     if isinstance(spec, Mapping):
         if not isinstance(features, Mapping) or features.keys() != spec.keys():
             got = shown(list(features) if isinstance(features, Mapping) else features)
             raise ValueError(f'{name}: expected a dict with the keys {list(spec)}, got {got}')
-        for key in spec:
-            yield from _values(f'{name}[{key!r}]', spec[key], features[key])
+        keys: Iterable = spec
     elif isinstance(spec, (tuple, list)):
         if not isinstance(features, (tuple, list)) or len(features) != len(spec):
             raise ValueError(f'{name}: expected a tuple of {len(spec)}, got {shown(features)}')
-        for i, (part, value) in enumerate(zip(spec, features)):
-            yield from _values(f'{name}[{i}]', part, value)
+        keys = range(len(spec))
     else:
-        yield features
+        yield name, spec, features
+        return
+    for key in keys:
+        yield from _leaves(f'{name}[{key!r}]', spec[key], features[key])
 
 
 def _predictions(spec: Any) -> Any:
