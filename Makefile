@@ -10,11 +10,17 @@ RUN = $(VENV)/bin/python
 .PHONY: run compare cluster test test-all benchmark pretrained clean
 
 run: $(VENV)/.run
+	@printf '\n== Training\n'
 	$(RUN) train.py
+	@printf '\n== Export\n'
 	$(RUN) export.py
+	@printf '\n== Reload and predict, first attempt: Estimator.predict\n'
 	$(RUN) predict.py
+	@printf '\n== A clever fix: FastPredict\n'
 	$(RUN) fast_predict.py
+	@printf '\n== Reload and predict, the good way: the export and a predictor\n'
 	$(RUN) serve.py
+	@printf '\n== Every way side by side\n'
 	$(RUN) compare.py
 
 compare: $(VENV)/.run

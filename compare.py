@@ -14,6 +14,7 @@ import importlib.util
 import itertools
 import json
 import os
+import pathlib
 import platform
 import sys
 import tempfile
@@ -86,56 +87,58 @@ def open_fast_predict(model, stack):
 
 
 def open_session(model, stack):
-    with tf.Graph().as_default() as graph:
-        session = tf.Session()
-        signature = tf.saved_model.loader.load(session, ['serve'], model.export_dir).signature_def['serving_default']
-    stack.callback(session.close)
-    feeds, fetches = ({key: graph.get_tensor_by_name(info.name) for key, info in infos.items()}
-                      for infos in (signature.inputs, signature.outputs))
-    return asking(lambda inputs: session.run(fetches, {feeds[key]: inputs[key] for key in inputs}), feeds)
+    session = stack.enter_context(contextlib.closing(tf.Session(graph=tf.Graph())))
+    signature = tf.saved_model.loader.load(session, ['serve'], model.export_dir).signature_def['serving_default']
+    tensor = session.graph.get_tensor_by_name
+    number = tensor(signature.inputs['number'].name)
+    outputs = {key: tensor(info.name) for key, info in signature.outputs.items()}
+    return lambda numbers: session.run(outputs, {number: [[nb] for nb in numbers]})
 
 
 def open_predictor(model, stack, make):
     predict_fn = stack.enter_context(make(model))
-    return asking(predict_fn, predict_fn.feed_tensors)
+    return lambda numbers: predict_fn({'number': [[nb] for nb in numbers]})
 
 
 def open_tf2(model, stack):
     loaded = tf2.saved_model.load(model.export_dir)
+    stack.callback(lambda: loaded)  # its variables live as long as it does
     signature = loaded.signatures['serving_default']
-    feeds = signature.structured_input_signature[1]
 
-    def predict_fn(inputs, loaded=loaded):  # whose variables live as long as it does
-        outputs = signature(**{key: tf2.constant(value, feeds[key].dtype) for key, value in inputs.items()})
+    def predict_fn(numbers):
+        outputs = signature(number=tf2.constant([[nb] for nb in numbers], tf2.float32))
         return {key: output.numpy() for key, output in outputs.items()}
-    return asking(predict_fn, feeds)
+    return predict_fn
+
+
+def open_function(model, stack, make):
+    function = make(model.layers)
+    return lambda numbers: {'output': function(np.array([[nb] for nb in numbers], np.float32))}
 
 
 def onnx_function(layers):
     """Returns a function from an array [n, 1] to an array [n, 1]: ONNX Runtime's, for a model of layers."""
     import onnx
     import onnxruntime
-    helper, constants = onnx.helper, {'twice': np.array([1, 2])}
-    nodes = [helper.make_node('Tile', ['number', 'twice'], ['0'])]
-    for i, (constants[f'kernel{i}'], constants[f'bias{i}']) in enumerate(layers):
-        nodes.append(helper.make_node('Gemm', [f'{i}', f'kernel{i}', f'bias{i}'], [f'{i + 1}']))
-    number, output = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 1])
-                      for name in ('number', f'{len(layers)}'))
-    graph = helper.make_graph(nodes, 'double', [number], [output],
-                              [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()])
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)], ir_version=8)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=['CPUExecutionProvider'])
+    steps = ' '.join(f'x{i + 1} = Gemm(x{i}, kernel{i}, bias{i})' for i in range(len(layers)))
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 13]>
+        double (float[n, 1] number) => (float[n, 1] x{len(layers)}) {{
+            x0 = Concat<axis = 1>(number, number)
+            {steps}
+        }}""")
+    for i, (kernel, bias) in enumerate(layers):
+        model.graph.initializer.extend([onnx.numpy_helper.from_array(kernel, f'kernel{i}'),
+                                        onnx.numpy_helper.from_array(bias, f'bias{i}')])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
     return lambda array: session.run(None, {'number': array})[0]
 
 
 def lite_function(layers, batch=1):
     """Returns a function from an array [batch, 1] to an array [batch, 1]: LiteRT's, for a model of layers."""
     from ai_edge_litert.interpreter import Interpreter
-
-    @functools.partial(tf2.function, input_signature=[tf2.TensorSpec([batch, 1], tf2.float32)])
-    def double(number):
-        return functools.reduce(lambda x, layer: x @ layer[0] + layer[1], layers, tf2.tile(number, [1, 2]))
-    converter = tf2.lite.TFLiteConverter.from_concrete_functions([double.get_concrete_function()], double)
+    double = tf2.function(lambda number: apply(layers, tf2.tile(number, [1, 2])))
+    concrete = double.get_concrete_function(tf2.TensorSpec([batch, 1], tf2.float32))
+    converter = tf2.lite.TFLiteConverter.from_concrete_functions([concrete], double)
     interpreter = Interpreter(model_content=converter.convert())
     interpreter.allocate_tensors()
     number, output = interpreter.get_input_details()[0]['index'], interpreter.get_output_details()[0]['index']
@@ -147,20 +150,11 @@ def lite_function(layers, batch=1):
     return run
 
 
-def open_function(model, stack, make):
-    function = make(model.layers)
-    return lambda numbers: {'output': function(np.array([[nb] for nb in numbers], np.float32))}
-
-
-def asking(predict_fn, feeds):
-    """Returns a function of n numbers that feeds the one input: Examples [n], or float32 [n, 1] or [n, 2]."""
-    [(key, tensor)] = feeds.items()
-    if tensor.dtype == tf.string:
-        return lambda numbers: predict_fn({key: [tf.train.Example(features=tf.train.Features(feature={
-            'number': tf.train.Feature(float_list=tf.train.FloatList(value=[nb]))})).SerializeToString()
-            for nb in numbers]})
-    width = tensor.shape[-1]
-    return lambda numbers: predict_fn({key: [[nb] * width for nb in numbers]})
+def apply(layers, x):
+    """Returns what a model of layers gives for features [n, 2]: [n, 1]."""
+    for kernel, bias in layers:
+        x = x @ kernel + bias
+    return x
 
 
 POSTS = [
@@ -190,39 +184,39 @@ class Stopwatch:
     """Times a row, in a thread of its own: a live `Estimator.predict` leaves its graph as the default graph of its
     thread, where others would fail."""
 
-    def __init__(self, row: Row, model: Model) -> None:
-        self.row, self._model, self._stack = row, model, contextlib.ExitStack()
-        self.times: list[float] = []
-        self.wrong, self._stopped = 0, False
-        self._numbers, self._thread = itertools.cycle(model.expected), futures.ThreadPoolExecutor(1)
+    def __init__(self, row, model):
+        self.row, self.model, self.stack = row, model, contextlib.ExitStack()
+        self.times, self.wrong, self.stopped = [], 0, False
+        self.numbers, self.thread = itertools.cycle(model.expected), futures.ThreadPoolExecutor(1)
 
-    def load(self) -> None:
+    def load(self):
         """Loads the model and makes the first call."""
         start = time.perf_counter()
-        self._predict = self._thread.submit(self.row.open, self._model, self._stack).result()
+        self.predict = self.thread.submit(self.row.open, self.model, self.stack).result()
         self.loaded = time.perf_counter() - start
         self.ask(1)
 
-    def close(self) -> None:
-        self._stopped = True  # after Ctrl-C it still asks
-        self._thread.submit(self._stack.close).result()
-        self._thread.shutdown()
+    def close(self):
+        self.stopped = True  # after Ctrl-C the thread still asks
+        self.thread.submit(self.stack.close).result()
+        self.thread.shutdown()
 
-    def ask(self, calls: int) -> None:
+    def ask(self, calls):
         """Raises WrongAnswer where a row that doesn't lag has an answer that isn't within 0.1%."""
-        self._thread.submit(self._ask, calls).result()
+        self.thread.submit(self._ask, calls).result()
 
     def _ask(self, calls):
-        while calls and not self._stopped:
-            numbers = list(itertools.islice(self._numbers, self.row.batch))
+        for _ in range(calls):
+            if self.stopped:
+                return
+            numbers = list(itertools.islice(self.numbers, self.row.batch))
             start = time.perf_counter()
-            answers = self._predict(numbers)
+            answers = self.predict(numbers)
             self.times.append(time.perf_counter() - start)
-            calls -= 1
             if isinstance(answers, dict):  # with a hidden layer, of both layers
                 answers = answers.get('predictions', next(iter(answers.values())))
             for nb, answer in itertools.zip_longest(numbers, map(number_in, answers), fillvalue=np.nan):
-                expected = self._model.expected.get(nb)  # None: one answer too many
+                expected = self.model.expected.get(nb)  # None: one answer too many
                 if expected is None or not abs(answer - expected) <= 1e-3 * nb:
                     self.wrong += 1
                     if not self.row.lags:
@@ -240,24 +234,23 @@ class Stopwatch:
 def compare(rows: Sequence[Row], model: Model, examples: int) -> Iterator[Stopwatch]:
     """Measures rows in turns, and yields each as soon as its last turn is over."""
     with contextlib.ExitStack() as stack:
-        stopwatches = [Stopwatch(row, model) for row in rows]
+        stopwatches = [stack.enter_context(contextlib.closing(Stopwatch(row, model))) for row in rows]
         gc.disable()
-        gc.freeze()  # the end of a round collects what the round left behind, and nothing else
+        gc.freeze()  # collecting at the end of a round passes over all that stands now
         stack.callback(gc.unfreeze)
         stack.callback(gc.enable)
-        for turn, stopwatch in itertools.product(range(ROUNDS + 1), stopwatches):  # the first loads, and warms up
-            row = stopwatch.row
-            progress(f'{f"round {turn} of {ROUNDS}" if turn else "loading"}: {row.name}')
-            if turn == 0:
-                stack.callback(stopwatch.close)
-                stopwatch.load()
-            else:
-                stopwatch.ask(-(-max(1, round(examples * row.share / ROUNDS)) // row.batch))
-            if turn == ROUNDS:
-                progress('')
-                yield stopwatch
-            elif stopwatch is stopwatches[-1]:
-                gc.collect()
+        for turn in range(ROUNDS + 1):
+            for stopwatch in stopwatches:
+                row = stopwatch.row
+                progress(f'{f"round {turn} of {ROUNDS}" if turn else "loading"}: {row.name}')
+                if turn == 0:
+                    stopwatch.load()
+                else:
+                    stopwatch.ask(-(-max(1, round(examples * row.share / ROUNDS)) // row.batch))
+                if turn == ROUNDS:
+                    progress('')
+                    yield stopwatch
+            gc.collect()
 
 
 def progress(text: str) -> None:
@@ -268,8 +261,8 @@ def progress(text: str) -> None:
 
 def describe_machine(device: str, takes: float) -> dict[str, str]:
     """Prints and returns what the figures depend on, and prints how many seconds they take if it is over 30."""
-    with open('/proc/cpuinfo') as file:
-        models = [line.partition(':')[2].strip() for line in file if line.startswith('model name')]
+    models = [line.partition(': ')[2] for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+              if line.startswith('model name')]
     machine = {'python': platform.python_version(), 'tensorflow': tf2.__version__, 'numpy': np.__version__, 'processor':
                (models or [platform.machine()])[0], 'cores': str(len(os.sched_getaffinity(0))), 'device': device}
     print('Python {}, TensorFlow {}, numpy {}; {}, {} cores, on {}'.format(*machine.values()))
@@ -294,28 +287,31 @@ def table_row(record: dict, baseline: Optional[float]) -> list[str]:
 def write_json(path: Optional[str], **figures: Any) -> None:
     try:
         if path:
-            with open(path, 'w') as file:
-                json.dump(figures, file, indent=2)
+            pathlib.Path(path).write_text(json.dumps(figures, indent=2))
     except OSError as error:
         raise Fault(f"can't write {path}: {error.strerror}") from None
 
 
 def same_export(export_dir_base: str, checkpoint: str) -> str:
-    """Returns the path of the newest export; raises Fault where its variables aren't those of a checkpoint."""
+    """Returns the path of the newest export; raises Fault where it takes no `number` or has other variables."""
     try:
         export_dir = exports.latest(export_dir_base)
+        inputs = list(exports.read(export_dir).meta_graphs[0].signature_def['serving_default'].inputs)
+        if inputs != ['number']:
+            raise Fault(f"expected an export whose input is 'number', and {export_dir} takes {inputs}")
         checkpoints.check(f'{export_dir}/variables/variables')
         exported, trained = map(tf.train.load_checkpoint, (f'{export_dir}/variables/variables', checkpoint))
         for name in exported.get_variable_to_shape_map():
             if not trained.has_tensor(name) or not np.array_equal(exported.get_tensor(name), trained.get_tensor(name)):
-                raise FileNotFoundError(f'{export_dir} is of another model than {checkpoint}: its {name} differs')
+                raise Fault(f'{export_dir} is of another model than {checkpoint}: its {name} differs')
         return export_dir
-    except (FileNotFoundError, checkpoints.DamagedCheckpoint) as error:
+    except (FileNotFoundError, checkpoints.DamagedCheckpoint, Fault) as error:
         raise Fault(f'{error}: leave --export-dir out, and compare.py exports for itself') from None
 
 
 @script(reads='model',
-        export_dir=dict(metavar='DIR', type=directory, help='take the newest export there (default: make one)'),
+        export_dir=dict(metavar='DIR', type=directory,
+                        help='take the newest export there, whose input is `number` (default: make one)'),
         examples=10_000,
         rows=dict(nargs='+', choices=NAMES, default=NAMES, metavar='NAME',
                   help='what to measure (default: all): ' + ', '.join(map('"{}"'.format, NAMES))),
@@ -335,11 +331,10 @@ def main(args):
     variables = tf.train.load_checkpoint(checkpoint)
     layers = [(variables.get_tensor(f'{name}/kernel'), variables.get_tensor(f'{name}/bias'))
               for name in ('hidden', 'dense') if variables.has_tensor(f'{name}/kernel')]
-    expected = {nb: functools.reduce(lambda x, layer: x @ layer[0] + layer[1], layers, np.array([nb, nb])).item()
-                for nb in range(100, 200)}
+    expected = {nb: apply(layers, np.array([nb, nb])).item() for nb in range(100, 200)}
     check(list(expected), list(expected.values()))
 
-    records: list[dict] = []
+    records = []
     with tempfile.TemporaryDirectory() as directory:
         export_dir = export_dir or estimator.export_saved_model(directory, serving_input_receiver_fn).decode()
         print_row('', 'load', 'first call', 'median', 'p99', 'examples/s', 'faster', 'wrong', 'post A', 'post B')

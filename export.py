@@ -4,7 +4,7 @@
 
 writes it to saved_model/<timestamp>/.
 """
-from support import script  # before TensorFlow
+from support import script  # first, since it keeps TensorFlow's start-up noise off the screen
 from estimator_inference import exports, tf
 from model import model_fn
 

@@ -5,22 +5,20 @@
 
 First the posts' idea, a generator kept open, made right; then the library's FastPredict on the same numbers.
 """
-import contextlib
 import itertools
 import time
 
-from support import report, script  # before TensorFlow
-import estimator_inference
+from support import report, script  # first, since it keeps TensorFlow's start-up noise off the screen
 import numpy as np
-from estimator_inference import tf
+from estimator_inference import FastPredict as LibraryFastPredict, tf
 from model import model_fn
+from predict import my_service
 
 
 class FastPredict:
     """Keeps the generator of one `Estimator.predict` open, and lets it go on by an answer for each example.
 
-    In the posts, an endless generator of requests goes through `tf.data`, which now reads ahead, so that most answers
-    belong to earlier requests. Here the graph itself reads the request, in the moment in which it needs it.
+    In the posts `tf.data` reads the requests, now ahead of time: most answers are late. Here the graph reads them.
     """
 
     def __init__(self, estimator):
@@ -34,15 +32,6 @@ class FastPredict:
     def predict(self, features):
         self.features = np.array(features, np.float32)
         return [next(self.predictions) for _ in features]
-
-    def close(self):
-        self.predictions.close()
-
-
-def my_service(examples):
-    """Yields numbers from 100 on, one at a time, as the requests of a service come in."""
-    for number in range(100, 100 + examples):
-        yield number
 
 
 def get_predictions(name, fast_predict, args):
@@ -59,10 +48,11 @@ def get_predictions(name, fast_predict, args):
 def main(args):
     estimator = tf.estimator.Estimator(model_fn, args.model_dir, params=args.params)
 
-    with contextlib.closing(FastPredict(estimator)) as fast_predict:
-        get_predictions('fast_predict.py', fast_predict, args)
+    fast_predict = FastPredict(estimator)
+    get_predictions('fast_predict.py', fast_predict, args)
+    fast_predict.predictions.close()
 
-    with estimator_inference.FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32)) as fast_predict:
+    with LibraryFastPredict(estimator, tf.TensorSpec([None, 2], tf.float32)) as fast_predict:
         get_predictions("fast_predict.py with the library's FastPredict", fast_predict, args)
 
 

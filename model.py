@@ -9,7 +9,8 @@ def model_fn(features, labels, mode, params):
       features: float32 [n, 2], or a dict with it under `feature`.
       labels: float32 [n, 1]; None in PREDICT mode.
       mode: TRAIN, EVAL or PREDICT.
-      params: {} for the posts' model. `hidden_units`: the size of post B's hidden layer; `learning_rate`: without one.
+      params: {} for the posts' model. `hidden_units`: the size of post B's hidden layer. `learning_rate`: Adam's, a
+        number or a function that returns a tensor.
     """
     if isinstance(features, dict):
         features = features['feature']
@@ -34,11 +35,8 @@ def model_fn(features, labels, mode, params):
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
 
     if mode == tf.estimator.ModeKeys.TRAIN:
-        global_step = tf.train.get_global_step()
-        learning_rate = params.get('learning_rate', 0.5)
-        if params.get('hidden_units'):  # it bears less, and in its 3,000 steps has to come to rest
-            learning_rate = tf.train.polynomial_decay(0.2, global_step, 3000, end_learning_rate=0.0)
-        train_op = tf.train.AdamOptimizer(learning_rate).minimize(loss, global_step)
+        optimizer = tf.train.AdamOptimizer(params.get('learning_rate', 0.5))
+        train_op = optimizer.minimize(loss, global_step=tf.train.get_global_step())
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=train_op)
 
     raise NotImplementedError(f'unknown mode {mode}')

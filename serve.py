@@ -5,7 +5,7 @@
 import pathlib
 import time
 
-from support import report, script  # before TensorFlow
+from support import report, script  # first, since it keeps TensorFlow's start-up noise off the screen
 from estimator_inference import exports, predictor
 
 
@@ -17,17 +17,17 @@ def my_service(examples):
 
 @script(reads='saved_model', examples=10_000)
 def main(args):
+    # Complete: neither temp-<timestamp>/, which an export is until it is written, nor one that is copied at half.
     subdirs = [path for path in pathlib.Path(args.export_dir).iterdir() if exports.is_complete(path)]
     latest = str(max(subdirs, key=lambda path: int(path.name)))
     print(f'Serving {latest}')
-    predict_fn = predictor.from_saved_model(latest)
+    predict_fn = predictor.from_saved_model(latest)  # or, from the Estimator itself, predictor.from_estimator
 
     predictions, times = {}, []
     for nb in my_service(args.examples):
         start = time.perf_counter()
-        outputs = predict_fn({'number': [[nb]]})
+        predictions[nb] = predict_fn({'number': [[nb]]})['output']
         times.append(time.perf_counter() - start)
-        predictions[nb] = outputs['output'] if 'output' in outputs else outputs  # post B's hidden layer: two outputs
 
     report('serve.py', predictions, times)
 

@@ -5,8 +5,6 @@
 A process learns from TF_CONFIG where the others are and which of them it is. On several machines: the same command on
 each, with their addresses in place of 127.0.0.1, and --model-dir on a disk that they share.
 """
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -19,6 +17,7 @@ import time
 from support import checkpoints, script  # before TensorFlow
 from estimator_inference import FastPredict, tf
 from model import model_fn
+from support.command_line import positive
 from support.errors import ROOT, Fault
 from support.timing import check, number_in
 
@@ -40,22 +39,23 @@ def start(task, cluster, *args):
         text=True, env={**os.environ, 'TF_CONFIG': json.dumps(tf_config), 'PYTHONPATH': ROOT})
 
     def show():
-        for line in process.stdout or ():
+        for line in process.stdout:
             print(f'{task:6} | {line}', end='', flush=True)
 
     threading.Thread(target=show).start()
     return process
 
 
-@script(model_dir='cluster', steps=None)
+@script(model_dir='cluster', steps=dict(
+    metavar='N', type=positive, default=10_000, help='train until the step N (default: %(default)s)'))
 def main(args):
     cluster = {task: [address] for task, address in zip(TASKS, free_addresses(len(TASKS)))}
     print('TF_CONFIG.cluster:', json.dumps(cluster), flush=True)
     processes = {}
     try:
         for task in TASKS:
-            processes[task] = start(task, cluster, '--model-dir', args.model_dir, '--steps', str(args.steps or 10_000))
-        while processes['chief'].poll() is None or processes['worker'].poll() is None:
+            processes[task] = start(task, cluster, '--model-dir', args.model_dir, '--steps', str(args.steps))
+        while None in (processes['chief'].poll(), processes['worker'].poll()):
             for task, process in processes.items():
                 if process.poll():
                     raise Fault(f'the {task} ended with status {process.poll()}')

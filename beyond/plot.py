@@ -2,12 +2,11 @@
 
     python -m beyond.plot figures.json picture.svg
 """
-from __future__ import annotations
-
 import importlib.util
 import json
+import math
+import pathlib
 import sys
-from typing import Optional, Sequence
 
 from support.command_line import Parser, new_file
 from support.errors import reason
@@ -17,18 +16,15 @@ GRAY = '#808080'  # legible on white and on black
 
 
 def draw_rows(axes, records):
-    axes.barh([record['row'] for record in records], [record['median'] * 1e6 for record in records], color='#4c8bf5',
-              height=0.6)
-    posts = 'post_a', 'post_b'
-    for record in records:
-        right = max(time for time in map(record.get, ('median', *posts)) if isinstance(time, float))
+    names = [record['row'] for record in records]
+    times = {key: [record[key] * 1e6 if isinstance(record[key], float) else math.nan for record in records]
+             for key in ('median', 'post_a', 'post_b')}
+    axes.barh(names, times['median'], color='#4c8bf5', height=0.6)
+    axes.plot(times['post_a'], names, 'D', color='#e8710a', zorder=3, label="post A, its author's machine")
+    axes.plot(times['post_b'], names, 'o', color='#d93025', zorder=3, label='post B, RTX 2080 Ti')
+    for record, *right in zip(records, *times.values()):
         text = seconds(record['median']) + ', wrong answers' * bool(record['wrong'])
-        axes.text(right * 1.3e6, record['row'], text, va='center')
-    for post, marker, color, label in zip(posts, 'Do', ('#e8710a', '#d93025'), (
-            "post A, its author's machine", 'post B, RTX 2080 Ti')):
-        said = [record for record in records if isinstance(record[post], float)]
-        axes.scatter([record[post] * 1e6 for record in said], [record['row'] for record in said], marker=marker,
-                     color=color, zorder=3, label=label)
+        axes.text(max(time for time in right if time > 0) * 1.3, record['row'], text, va='center')
     axes.set(xscale='log', xlabel='microseconds an example (median), logarithmic', xlim=(0.3, 2e6))
     axes.invert_yaxis()
     axes.legend(loc='lower right', labelcolor=GRAY, framealpha=0)
@@ -43,7 +39,7 @@ def draw_scale(axes, records):
     axes.legend(bbox_to_anchor=(1.02, 1), loc='upper left', labelcolor=GRAY, framealpha=0)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument('figures', metavar='FIGURES.json', help='what --json wrote')
     parser.add_argument('picture', metavar='PICTURE.svg', type=new_file, help='what to write: .svg or .png')
@@ -58,8 +54,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     colors = dict.fromkeys(('text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color', 'ytick.color'), GRAY)
     pyplot.rcParams.update({**colors, 'font.size': 11, 'svg.fonttype': 'none', 'svg.hashsalt': 'compare'})
     try:
-        with open(args.figures) as file:
-            records = json.load(file)['rows']
+        records = json.loads(pathlib.Path(args.figures).read_text())['rows']
         draw = draw_rows if 'load' in records[0] else draw_scale
         figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(records) + 1.2 if draw is draw_rows else 4.5))
         draw(axes, records)

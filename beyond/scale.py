@@ -4,11 +4,7 @@
 
 Each figure is of a process of its own, whose peak of memory is shown beside the time of an example.
 """
-from __future__ import annotations
-
 import multiprocessing
-import os
-import re
 import resource
 import signal
 import tempfile
@@ -23,12 +19,15 @@ from support.timing import seconds
 
 PARAMETERS_AND_BATCHES = [(4, (1, 10, 100, 1000, 10_000)), (1000, (1,)), (100_000, (1,)), (1_000_000, (1,)),
                           (10_000_000, (1,)), (30_000_000, (1,))]
-NAMES = ['Estimator.predict', 'Session.run: what tf.contrib.predictor did', "the library's FastPredict",
-         'predictor.from_saved_model', 'predictor.from_estimator', 'tf.saved_model.load']
+HEADS = {  # the names of the rows of compare.py, and what stands above their columns
+    'Estimator.predict': 'Estimator.predict', 'Session.run: what tf.contrib.predictor did': 'Session.run',
+    "the library's FastPredict": 'FastPredict', 'predictor.from_saved_model': 'from_saved_model',
+    'predictor.from_estimator': 'from_estimator', 'tf.saved_model.load': 'saved_model.load'}
+NAMES = list(HEADS)
 
 
 def model_fn(features, labels, mode, params):
-    """Knows 2x from the start, and looks one row of a table up, as of embeddings: it may grow, the work stays."""
+    """Answers 2x untrained. It looks up one row of a table, so that the model can grow and the work stays the same."""
     features = features['feature'] if isinstance(features, dict) else features
     table = tf.get_variable('table', [params['rows'], 1], initializer=tf.zeros_initializer(), use_resource=True)
     output = tf.layers.dense(features, 1, kernel_initializer=tf.ones_initializer(), name='dense')
@@ -37,14 +36,14 @@ def model_fn(features, labels, mode, params):
 
 
 def write_model(directory, rows):
-    """Writes a checkpoint, and an export of it."""
+    """Writes a checkpoint, and an export of it; returns the path of the export."""
     with tf.Graph().as_default(), tf.Session() as session:
         model_fn(tf.placeholder(tf.float32, [None, 2]), None, 'infer', {'rows': rows})
         tf.train.create_global_step()
         session.run(tf.global_variables_initializer())
-        tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), 0)
+        tf.train.Saver().save(session, f'{directory}/model.ckpt', 0)
     estimator = tf.estimator.Estimator(model_fn, directory, params={'rows': rows})
-    return estimator.export_saved_model(os.path.join(directory, 'saved_model'), serving_input_receiver_fn).decode()
+    return estimator.export_saved_model(f'{directory}/saved_model', serving_input_receiver_fn).decode()
 
 
 def measure(name, directory, export_dir, rows, batch, calls):
@@ -61,9 +60,9 @@ def measure(name, directory, export_dir, rows, batch, calls):
 
 def in_child(function, *args):
     """Calls a function in a process of its own."""
-    context = multiprocessing.get_context('forkserver')  # forks a process that has imported TensorFlow, not used it
+    context = multiprocessing.get_context('forkserver')  # its server has imported TensorFlow and not used it
     context.set_forkserver_preload(['compare'])
-    silently = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # how it dies of Ctrl-C: this process says it
+    silently = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C only this process prints a line
     with futures.ProcessPoolExecutor(1, context, *silently) as pool:
         return pool.submit(function, *args).result()
 
@@ -74,9 +73,8 @@ def in_child(function, *args):
 def main(args):
     names = [name for name in NAMES if name in args.rows]
     machine = describe_machine(args.device, 200)
-    heads = [re.search(r"[\w.]+(?=$|:)", name)[0].removeprefix('predictor.').removeprefix('tf.') for name in names]
-    widths = 10, 7, *(max(15, len(head)) + 1 for head in heads)
-    print_row('parameters', 'batch', *heads, widths=widths)
+    widths = 10, 7, *(max(16, len(HEADS[name]) + 1) for name in names)
+    print_row('parameters', 'batch', *map(HEADS.get, names), widths=widths)
     records = []
     for parameters, batches in PARAMETERS_AND_BATCHES:
         with tempfile.TemporaryDirectory() as directory:

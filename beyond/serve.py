@@ -42,10 +42,9 @@ def main(args):
     predict_fn = (RemotePredictor(args.remote, 'double', args.signature) if args.remote else
                   predictor.from_saved_model(export_dir, args.signature))
     with predict_fn:
-        if len(predict_fn.feed_tensors) != 1 or not {'output', 'predictions', 'outputs', 'hidden'} & set(
-                predict_fn.fetch_tensors):
-            raise Fault(f'the export takes {sorted(predict_fn.feed_tensors)} and gives '
-                        f'{sorted(predict_fn.fetch_tensors)}: it is none of those of beyond.export')
+        feeds, fetches = sorted(predict_fn.feed_tensors), sorted(predict_fn.fetch_tensors)
+        if len(feeds) != 1 or not {'output', 'predictions', 'outputs', 'hidden'}.intersection(fetches):
+            raise Fault(f'the export takes {feeds} and gives {fetches}: it is none of those of beyond.export')
         [(key, tensor)] = predict_fn.feed_tensors.items()
         predictions, times = {}, []
         for nb in range(100, 100 + args.examples):
@@ -53,7 +52,7 @@ def main(args):
             start = time.perf_counter()
             outputs = predict_fn({key: value})
             times.append(time.perf_counter() - start)
-            predictions[nb] = outputs if 'hidden' in outputs else outputs.popitem()[1]
+            predictions[nb] = outputs if len(outputs) > 1 or 'hidden' in outputs else outputs.popitem()[1]
     report('beyond.serve', predictions, times)
 
 

@@ -15,7 +15,7 @@ from support import checkpoints, script  # before TensorFlow
 from estimator_inference import exports, tf
 from export import serving_input_receiver_fn
 from model import model_fn
-from support.command_line import directory
+from support.command_line import positive
 from support.directories import writing_to
 from support.errors import Fault, command, reason
 from train import train_input_fn
@@ -25,11 +25,6 @@ def eval_input_fn():
     """Returns one batch of the numbers 100..199, which aren't trained on: features [100, 2], labels [100, 1]."""
     number = tf.reshape(tf.range(100., 200.), [100, 1])
     return tf.data.Dataset.from_tensors((tf.tile(number, [1, 2]), 2 * number))
-
-
-def endless(params):
-    """Returns the training examples without end: `steps` says when to stop."""
-    return train_input_fn(params).repeat()
 
 
 def run_config(args):
@@ -42,19 +37,22 @@ def run_config(args):
             raise ValueError('it has workers, and no "ps" to keep the variables that they share')
         return config
     except (AttributeError, TypeError, ValueError) as error:
-        if tf_config is None:
-            raise
         raise Fault(f'TF_CONFIG={tf_config:.200} is no cluster ({reason(error)}): for an example, run '
                     f'{command("-m beyond.cluster")}') from None
+
+
+def train_and_evaluate(estimator, steps, hooks=(), **eval_options):
+    # Training ends at a step, and not with the examples, which come again and again.
+    train_spec = tf.estimator.TrainSpec(lambda: train_input_fn().repeat(), steps, hooks)
+    tf.estimator.train_and_evaluate(
+        estimator, train_spec, tf.estimator.EvalSpec(eval_input_fn, steps=None, **eval_options))
 
 
 def train_in_cluster(estimator, steps):
     """Does this process's task in the cluster of TF_CONFIG. A parameter server goes on until it is killed."""
     try:
-        tf.estimator.train_and_evaluate(
-            estimator, tf.estimator.TrainSpec(endless, max_steps=steps),
-            tf.estimator.EvalSpec(eval_input_fn, steps=None, start_delay_secs=0, throttle_secs=1))
-    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:  # its address, for one
+        train_and_evaluate(estimator, steps, start_delay_secs=0, throttle_secs=1)
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:  # as when its address is in use
         raise Fault(f'the task in TF_CONFIG={os.environ["TF_CONFIG"]} failed: {reason(error)}') from None
 
 
@@ -63,9 +61,7 @@ def train_best(estimator, steps, export_dir):
     stop = tf.estimator.experimental.stop_if_no_decrease_hook(
         estimator, 'loss', max_steps_without_decrease=200, run_every_secs=None, run_every_steps=50)
     exporter = tf.estimator.BestExporter('best', serving_input_receiver_fn, exports_to_keep=1)
-    tf.estimator.train_and_evaluate(
-        estimator, tf.estimator.TrainSpec(endless, max_steps=steps, hooks=[stop]),
-        tf.estimator.EvalSpec(eval_input_fn, steps=None, exporters=exporter, throttle_secs=0))
+    train_and_evaluate(estimator, steps, [stop], exporters=exporter, throttle_secs=0)
     exported = exports.latest(os.path.join(estimator.model_dir, 'export', 'best'))
     exports.write_checksum(exported)
     timestamp = os.path.basename(exported)
@@ -73,25 +69,25 @@ def train_best(estimator, steps, export_dir):
     return shutil.move(os.path.join(export_dir, f'temp-{timestamp}'), os.path.join(export_dir, timestamp))
 
 
-@script(cluster=True, model_dir='held_out/model', export_dir=dict(
-    metavar='DIR', type=directory, default='held_out/saved_model', help='where the best goes (default: %(default)s)'),
-    steps=None, seed=1, hidden_units=None)
+@script(cluster=True, model_dir='held_out/model', export_dir='held_out/saved_model', seed=1, hidden_units=None,
+        steps=dict(metavar='N', type=positive, default=10_000, help='train at most until the step N (default: '
+                   '%(default)s)'))
 def main(args):
     tf.logging.set_verbosity(tf.logging.INFO)
     checkpoint = checkpoints.latest(args.model_dir)
     params = checkpoints.params(checkpoint, args.hidden_units)
-    config, steps = run_config(args), args.steps or 10_000
+    config = run_config(args)
     estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params)
     if config.cluster_spec or config.task_type == 'evaluator':
-        print(f'Training to step {steps:,} on {args.device}, as {config.task_type} {config.task_id}, with the others '
-              'in TF_CONFIG', flush=True)
+        print(f'Training to step {args.steps:,} on {args.device}, as {config.task_type} {config.task_id}, with the '
+              'others in TF_CONFIG', flush=True)
         with writing_to(args.model_dir) if config.is_chief else contextlib.nullcontext():
-            train_in_cluster(estimator, steps)
+            train_in_cluster(estimator, args.steps)
         return
-    if checkpoint:  # what it has found until then isn't in a checkpoint
+    if checkpoint:  # no checkpoint tells which loss was the best before
         raise Fault(f'it trains from the beginning, and {args.model_dir} has a checkpoint: choose another --model-dir')
     with writing_to(args.model_dir), writing_to(args.export_dir):
-        print(f'Exported the best model to {train_best(estimator, steps, args.export_dir)}')
+        print(f'Exported the best model to {train_best(estimator, args.steps, args.export_dir)}')
 
 
 if __name__ == '__main__':

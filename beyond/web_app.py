@@ -24,21 +24,18 @@ def create_app(predict_fn):
     """Returns the application around a predictor: POST a number, or a list of them, and get the answers."""
     app = flask.Flask(__name__)
 
-    def get_prediction(number=None, **others):
-        several = isinstance(number, list)
-        column = number if number is None else [[nb] for nb in (number if several else [number])]
-        output = predict_fn({'number': column, **others})['output'][:, 0].tolist()
-        return output if several else output[0]
-
     @app.post('/')
-    def answer():
+    def get_prediction():
         try:
             inputs = json.loads(flask.request.get_data())
-            output = get_prediction(**inputs) if isinstance(inputs, dict) else predict_fn(inputs)  # raises
-            content = json.dumps({'output': output}, allow_nan=False) + '\n'
+            number = inputs.get('number') if isinstance(inputs, dict) else None
+            if number is not None:
+                inputs['number'] = [[nb] for nb in (number if isinstance(number, list) else [number])]
+            output = predict_fn(inputs)['output'][:, 0].tolist()  # raises ValueError for what it doesn't take
+            content = json.dumps({'output': output if isinstance(number, list) else output[0]}, allow_nan=False)
         except (ValueError, RecursionError) as error:
             return {'error': str(error)}, 400
-        return app.response_class(content, mimetype='application/json')
+        return app.response_class(content + '\n', mimetype='application/json')
 
     return app
 

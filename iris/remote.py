@@ -5,6 +5,7 @@
 docs/serving.md says how to start one. gRPC needs tensorflow-serving-api, REST needs nothing.
 """
 import argparse
+import re
 
 from support import script  # before TensorFlow
 from estimator_inference import remote
@@ -14,13 +15,9 @@ from support.command_line import port
 
 def seconds(text):
     """Converts a flag's value to a time, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < 1e6:
+    if not re.fullmatch(r'\d{1,6}(\.\d+)?', text) or not float(text):
         raise argparse.ArgumentTypeError(f'expected a number of seconds above 0, got {text!r}')
-    return value
+    return float(text)
 
 
 @script(host=dict(default='127.0.0.1', help='(default: %(default)s)'),
@@ -31,11 +28,10 @@ def seconds(text):
 def main(args):
     address = f'{args.host}:{args.port or (8501 if args.rest else 8500)}'
     if args.rest:
-        answer = remote.classify_rest(address, args.model, rows(FLOWERS), args.timeout)
+        classes, scores, version = remote.classify_rest(address, args.model, rows(FLOWERS), args.timeout)
     else:
         with remote.Connection(address, args.model, args.timeout) as connection:
-            answer = connection.classify(to_examples(FLOWERS))
-    classes, scores, version = answer
+            classes, scores, version = connection.classify(to_examples(FLOWERS))
     print(table(classes, scores))
     print(f'Answered by version {version} of the model {args.model!r} at {address}')
 

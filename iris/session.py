@@ -18,9 +18,8 @@ def predict(export_dir, examples):
         signature = meta_graph.signature_def['serving_default']
         if signature.method_name != tf.saved_model.signature_constants.CLASSIFY_METHOD_NAME:
             raise ValueError(f'{export_dir} has no classifier for its serving_default')
-        inputs, classes, scores = (signature.inputs['inputs'].name, signature.outputs['classes'].name,
-                                   signature.outputs['scores'].name)
-        return session.run((classes, scores), {inputs: examples})
+        fetches = signature.outputs['classes'].name, signature.outputs['scores'].name
+        return session.run(fetches, {signature.inputs['inputs'].name: examples})
 
 
 @script(reads='iris/saved_model')

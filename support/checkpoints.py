@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+import tensorflow.compat.v1 as tf
 from support.errors import Fault, reason
 
 
@@ -12,7 +13,6 @@ class DamagedCheckpoint(Exception):
 
 def latest(model_dir: str) -> Optional[str]:
     """Returns the path of the newest checkpoint, or None; raises DamagedCheckpoint."""
-    import tensorflow.compat.v1 as tf
     try:
         state = tf.train.get_checkpoint_state(model_dir)
     except ValueError:  # empty, or no text; with other damage it returns None
@@ -30,7 +30,6 @@ def latest(model_dir: str) -> Optional[str]:
 
 def check(checkpoint: str) -> None:
     """Raises DamagedCheckpoint where a checkpoint isn't there or can't be read to its end."""
-    import tensorflow.compat.v1 as tf
     try:
         reader = tf.train.load_checkpoint(checkpoint)
         for name in reader.get_variable_to_shape_map():
@@ -40,19 +39,19 @@ def check(checkpoint: str) -> None:
 
 
 def params(checkpoint: Optional[str], hidden_units: Optional[int] = None) -> dict[str, Any]:
-    """Returns the `params` of model_fn: those that a checkpoint was trained with, so that no script must be told.
+    """Returns the `params` of model_fn: those that a checkpoint, if any, was trained with, so that no script is told.
 
-    Args:
-      checkpoint: Its path, or None where there is none yet.
-      hidden_units: What --hidden-units asks for. Raises Fault where the checkpoint has others.
+    Raises Fault where it has other than the `hidden_units` that --hidden-units asks for, if any.
     """
     if checkpoint:
-        import tensorflow.compat.v1 as tf
         trained = dict(tf.train.list_variables(checkpoint)).get('hidden/kernel', [0, None])[1]
         if hidden_units not in (None, trained):
             raise Fault(f'the checkpoint {checkpoint} has {trained or "no"} hidden units, and --hidden-units asks for '
                         f'{hidden_units}: choose another --model-dir')
         hidden_units = trained
-    return {'hidden_units': hidden_units} if hidden_units else {}
+    return {'hidden_units': hidden_units, 'learning_rate': _falling_learning_rate} if hidden_units else {}
 
 
+def _falling_learning_rate():
+    # A hidden layer bears less than the posts' 0.5, and has to come to rest in its 3,000 steps.
+    return tf.train.polynomial_decay(0.2, tf.train.get_global_step(), 3000, end_learning_rate=0.0)

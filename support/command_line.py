@@ -10,8 +10,10 @@ import shlex
 import sys
 from typing import Any, Callable, NoReturn, Optional, Sequence
 
-from support import checkpoints, directories, errors
-from support.errors import Fault
+import tensorflow as tf
+from estimator_inference import exports, remote
+from support import checkpoints, errors
+from support.directories import writing_to
 
 
 def directory(text: str) -> str:
@@ -26,10 +28,10 @@ def directory(text: str) -> str:
 
 def path(text: str) -> str:
     """Refuses, for argparse, the path of something that TensorFlow or a file system couldn't write or find again."""
-    if re.search(r'[*?[\\]', text.replace(os.sep, '/')):
+    if re.search(r'[*?[\\]', text):
         raise argparse.ArgumentTypeError(f'expected a path without * ? [ \\, a pattern to TensorFlow, got {text!r:.99}')
     encoded = os.fsencode(os.path.abspath(text))
-    if len(encoded) > 3800 or max(map(len, encoded.split(os.fsencode(os.sep)))) > 255:  # of 4095, for names below it
+    if len(encoded) > 3800 or max(map(len, encoded.split(b'/'))) > 255:  # 4095 at most, with names below it
         raise argparse.ArgumentTypeError(f'expected a shorter path, got {len(encoded):,} bytes')
     return text
 
@@ -41,37 +43,31 @@ def new_file(text: str) -> str:
     return text
 
 
-def positive(text: str, most: int = 10 ** 9) -> int:
+def positive(text: str, most: int = 10 ** 9, expected: str = '') -> int:
     """Converts a flag's value to an int from 1 to `most`, for argparse."""
     if not re.fullmatch(r'\d{1,10}', text) or not 0 < int(text) <= most:
-        raise argparse.ArgumentTypeError(f'expected a whole number from 1 on, at most {most:,}, got {text!r:.50}')
+        expected = expected or f'a whole number from 1 on, at most {most:,}'
+        raise argparse.ArgumentTypeError(f'expected {expected}, got {text!r:.50}')
     return int(text)
 
 
-def port(text: str) -> int:
-    """Converts a flag's value to the number of a port, for argparse."""
-    if not text.isdecimal() or len(text) > 5 or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f'expected a port from 1 to 65535, got {text!r:.50}')
-    return int(text)
-
-
-_DIRECTORIES = {'model': '--model-dir', 'saved_model': '--export-dir'}
+port = functools.partial(positive, most=65535, expected='a port from 1 to 65535')
 _MAKERS = {'model': 'train.py', 'saved_model': 'export.py', 'iris/model': '-m iris.train',
            'iris/saved_model': '-m iris.train'}
 _FLAGS: dict[str, dict[str, Any]] = {
-    '--model-dir': dict(metavar='DIR', type=directory, help='where the checkpoints are (default: %(default)s)'),
-    '--export-dir': dict(metavar='DIR', type=directory, help='where the exports are (default: %(default)s)'),
-    '--examples': dict(metavar='N', type=positive, help='how many numbers to predict (default: %(default)s)'),
-    '--batch': dict(metavar='N', type=functools.partial(positive, most=10 ** 6),
-                    help='how many of them in a call (default: %(default)s)'),
-    '--steps': dict(metavar='N', type=positive,
-                    help='train until the step N, from the beginning on (default: 1000, with a hidden layer 3000)'),
-    '--seed': dict(metavar='N', type=int,
-                   help='of the initial weights and the order of the examples (default: %(default)s)'),
-    '--hidden-units': dict(metavar='N', type=functools.partial(positive, most=10 ** 6),
-                           help='put a hidden layer of N units in (default: none, or what the model has)'),
-    '--device': dict(choices=('auto', 'cpu', 'gpu'), default='auto',
-                     help='auto: the GPU, if there is one (default: %(default)s)'),
+    'model_dir': dict(metavar='DIR', type=directory, help='where the checkpoints are (default: %(default)s)'),
+    'export_dir': dict(metavar='DIR', type=directory, help='where the exports are (default: %(default)s)'),
+    'examples': dict(metavar='N', type=positive, help='how many numbers to predict (default: %(default)s)'),
+    'batch': dict(metavar='N', type=functools.partial(positive, most=10 ** 6),
+                  help='how many of them in a call (default: %(default)s)'),
+    'steps': dict(metavar='N', type=positive,
+                  help='train until the step N, from the beginning on (default: 1000, with a hidden layer 3000)'),
+    'seed': dict(metavar='N', type=int,
+                 help='of the initial weights and the order of the examples (default: %(default)s)'),
+    'hidden_units': dict(metavar='N', type=functools.partial(positive, most=10 ** 6),
+                         help='put a hidden layer of N units in (default: none, or what the model has)'),
+    'device': dict(choices=('auto', 'cpu', 'gpu'), default='auto',
+                   help='auto: the GPU, if there is one (default: %(default)s)'),
 }
 
 
@@ -85,21 +81,19 @@ def script(reads: Optional[str] = None, writes: Optional[str] = None, cluster: b
       cluster: Whether it obeys TF_CONFIG. Others train and predict on this machine alone.
       **flags: {name: default}, or {name: arguments for argparse} for a flag that is of this script alone.
     """
+    directories = {_directory(default): default for default in (reads, writes) if default}
+
     def decorate(main):
         @functools.wraps(main)
         def run(argv: Optional[Sequence[str]] = None) -> None:
             parser = Parser(sys.modules[main.__module__].__doc__)
-            for default in filter(None, (reads, writes)):
-                flag = _DIRECTORIES[os.path.basename(default)]
-                parser.add_argument(flag, **{**_FLAGS[flag], 'default': default})
-            for name, default in {**flags, 'device': 'auto'}.items():
-                flag = '--' + name.replace('_', '-')
-                options = default if isinstance(default, dict) else {**_FLAGS[flag], 'default': default}
-                parser.add_argument(flag, **options)
+            for name, default in {**directories, **flags, 'device': 'auto'}.items():
+                options = default if isinstance(default, dict) else {**_FLAGS[name], 'default': default}
+                parser.add_argument(_flag(name), **options)
             args = parser.parse_args(argv)
             if not cluster:
                 os.environ.pop('TF_CONFIG', None)
-            with _lines(args, reads, writes), contextlib.ExitStack() as stack:
+            with _faults_as_lines(args, reads, writes), contextlib.ExitStack() as stack:
                 _prepare(args, reads, writes, stack)
                 main(args)
         return run
@@ -107,81 +101,81 @@ def script(reads: Optional[str] = None, writes: Optional[str] = None, cluster: b
 
 
 def _prepare(args, reads, writes, stack):
-    from estimator_inference import exports
-    args.device = _device(args.device)
+    args.device = _use(args.device)
     if hasattr(args, 'seed'):
-        import tensorflow
         args.seed %= 2 ** 31
-        tensorflow.keras.utils.set_random_seed(args.seed)  # Keras's initializers don't know that of the RunConfig
-    if writes and not reads:  # first, since what is being written now would look damaged
-        stack.enter_context(directories.writing_to(_value(args, writes)))
-    for default in filter(None, (reads, writes)):
-        if os.path.basename(default) == 'model':
-            checkpoint = checkpoints.latest(args.model_dir)
-            if checkpoint is None and default == reads:
-                raise FileNotFoundError(f'no checkpoint in {args.model_dir}')
-            args.params = checkpoints.params(checkpoint, getattr(args, 'hidden_units', None))
-            import tensorflow
-            tensorflow.compat.v1.logging.set_verbosity('INFO')  # Estimator's log is part of the story
-        elif default == reads and not getattr(args, 'remote', None):
-            exports.latest(args.export_dir)  # raises FileNotFoundError where there is none
+        tf.keras.utils.set_random_seed(args.seed)  # Keras's initializers don't take it from the RunConfig
+    if writes and not reads:  # first, since a checkpoint that is being written looks damaged
+        stack.enter_context(writing_to(getattr(args, _directory(writes))))
+    needed = reads or writes
+    if needed and _directory(needed) == 'model_dir':
+        checkpoint = checkpoints.latest(args.model_dir)
+        if reads and not checkpoint:
+            raise FileNotFoundError(f'no checkpoint in {args.model_dir}')
+        args.params = checkpoints.params(checkpoint, getattr(args, 'hidden_units', None))
+        if getattr(args, 'steps', 0) is None:
+            args.steps = 3000 if args.params else 1000
+        tf.get_logger().setLevel('INFO')  # Estimator's log is part of the story
+    elif reads and not getattr(args, 'remote', None):
+        exports.latest(args.export_dir)  # raises FileNotFoundError where there is none
     if writes and reads:
-        stack.enter_context(directories.writing_to(_value(args, writes)))
+        stack.enter_context(writing_to(getattr(args, _directory(writes))))
 
 
-def _value(args, default):
-    return args.model_dir if os.path.basename(default) == 'model' else args.export_dir
+def _directory(default):
+    """Returns the name in `args` of the directory that a script reads or writes, which is `default` otherwise."""
+    return 'model_dir' if os.path.basename(default) == 'model' else 'export_dir'
 
 
-def _device(device: str) -> str:
+def _flag(name):
+    return '--' + name.replace('_', '-')
+
+
+def _use(device):
     """Lets this process use the device that --device asks for, and returns its name."""
     if device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # TensorFlow looks for GPUs at its first use, after this
-    import tensorflow as tf
     gpus = tf.config.list_physical_devices('GPU')
     if device == 'gpu' and not gpus:
-        raise Fault("--device gpu: TensorFlow sees no GPU: pip install 'tensorflow[and-cuda]', and "
-                    'TF_CPP_MIN_LOG_LEVEL=0 says more; or leave --device out')
-    if not gpus:
-        return 'CPU'
-    return tf.config.experimental.get_device_details(gpus[0]).get('device_name', gpus[0].name)
+        raise errors.Fault("--device gpu: TensorFlow sees no GPU: pip install 'tensorflow[and-cuda]', and "
+                           'TF_CPP_MIN_LOG_LEVEL=0 says more; or leave --device out')
+    return tf.config.experimental.get_device_details(gpus[0]).get('device_name', gpus[0].name) if gpus else 'CPU'
 
 
 @contextlib.contextmanager
-def _lines(args, reads, writes):
+def _faults_as_lines(args, reads, writes):
     """Ends the script with a line for what a person can mend; errors of the code itself keep their traceback."""
-    from estimator_inference.exports import DamagedExport
-    from estimator_inference.remote import RemoteError, Unreachable
-    from tensorflow import errors as tf_errors
     try:
         yield
-    except BrokenPipeError:  # of print
-        raise
-    except (FileNotFoundError, DamagedExport, checkpoints.DamagedCheckpoint) as error:
-        if not reads and not isinstance(error, checkpoints.DamagedCheckpoint):
-            raise
-        default = reads or writes
-        if not default:
+    except (FileNotFoundError, exports.DamagedExport, checkpoints.DamagedCheckpoint) as error:
+        damaged = isinstance(error, checkpoints.DamagedCheckpoint)
+        default = (reads or writes) if damaged else reads
+        if default:
+            given = getattr(args, _directory(default))
+            flags = () if given == default else (_flag(_directory(default)), given)
+            sys.exit(f'{errors.reason(error)}: {f"move {given} away and " if damaged else ""}run '
+                     f'{errors.command(_MAKERS[default], *flags)}')
+        elif damaged:
             sys.exit(f'{error}: choose another --model-dir')
-        flags = () if _value(args, default) == default else (_DIRECTORIES[os.path.basename(default)],
-                                                              _value(args, default))
-        away = f'move {_value(args, default)} away and ' * isinstance(error, checkpoints.DamagedCheckpoint)
-        sys.exit(f'{errors.reason(error)}: {away}run {errors.command(_MAKERS[default], *flags)}')
-    except Unreachable as error:
-        compose = errors._from_here(os.path.join(errors.ROOT, 'serving/compose.yaml'))
-        sys.exit(f'{error}: start one with docker compose -f {shlex.quote(compose)} up, or name another host and port')
-    except (Fault, RemoteError) as error:
+        raise
+    except remote.Unreachable as error:
+        compose = shlex.quote(errors.from_here(os.path.join(errors.ROOT, 'serving/compose.yaml')))
+        sys.exit(f'{error}: start one with docker compose -f {compose} up, or name another host and port')
+    except (errors.Fault, remote.RemoteError) as error:
         sys.exit(str(error))
-    except (tf_errors.NotFoundError, tf_errors.InvalidArgumentError, OSError, RuntimeError, ValueError) as error:
-        found = re.search('Key .* not found in checkpoint|Assign requires shapes.*|.*shape.*', str(error))
-        if 'checkpoint' in str(error) and hasattr(args, 'model_dir') and found:
+    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError, OSError, KeyError, RuntimeError,
+            ValueError) as error:
+        found = re.search('Key .* not found in checkpoint|.*shape.*', str(error))
+        if found and 'checkpoint' in str(error) and hasattr(args, 'model_dir'):
             sys.exit(f'{args.model_dir} has a checkpoint of another network than model_fn builds ({found[0]:.200}): '
                      'choose another --model-dir')
-        if not reads or os.path.basename(reads) != 'saved_model':
+        if isinstance(error, BrokenPipeError) or not reads or _directory(reads) != 'export_dir':
             raise
-        sys.exit(f'{errors.reason(error)}: to see what the exports take and give, run '
-                 f'{os.path.dirname(errors._from_here(sys.executable))}/saved_model_cli show --all --dir '
-                 f'{args.export_dir}/...')
+        cli = os.path.join(os.path.dirname(errors.from_here(sys.executable)), 'saved_model_cli')
+        export_dir = exports.latest(args.export_dir)
+        what = f'{export_dir} gives no {error}' if isinstance(error, KeyError) else errors.reason(error)
+        sys.exit(f'{what}: to see what it takes and gives, run '
+                 f'{shlex.join([cli, "show", "--all", "--dir", export_dir])}')
 
 
 class Parser(argparse.ArgumentParser):

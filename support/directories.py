@@ -9,6 +9,7 @@ import shutil
 from typing import Iterator
 
 from support.errors import Fault, reason
+from tensorflow import errors
 
 # As TensorFlow names exports, checkpoints and other files until they are whole.
 _TEMPORARY = re.compile(r'temp-\d+|.+-\d+_temp|.+\.tmp[0-9a-f]{32}')
@@ -29,11 +30,10 @@ def writing_to(directory: str) -> Iterator[None]:
         descriptor = os.open(directory, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or this process killed
     except BlockingIOError:
-        raise Fault(f'another script writes to {directory} now: wait until it has ended, or choose another '
-                    'directory') from None
+        raise Fault(
+            f'another script writes to {directory} now: wait until it has ended, or choose another directory') from None
     except OSError as error:
         raise Fault(f"can't write to {directory} ({error.strerror}): choose another directory") from None
-    from tensorflow import errors
     before, half_written = set(os.listdir(directory)), _TEMPORARY
     try:
         yield

@@ -24,25 +24,21 @@ class WrongAnswer(Fault):
 
 
 def command(script: str, *flags: str) -> str:
-    """Returns a command that runs a script of this repository when it is pasted where the user stands now.
-
-    Args:
-      script: 'train.py', or '-m iris.train'.
-      flags: What follows.
-    """
+    """Returns a command that runs 'train.py' or '-m iris.train' when it is pasted where the user stands now."""
     python, found = 'python', shutil.which('python') or os.devnull
     # The python of a virtual environment is a link to that which made it, and has other packages all the same.
     if os.path.dirname(found) != os.path.dirname(sys.executable) or not os.path.samefile(found, sys.executable):
-        python = _from_here(sys.executable)
+        python = from_here(sys.executable)
     here = os.path.samefile(os.getcwd(), ROOT)
     if script.startswith('-m '):
         words = ['env', f'PYTHONPATH={ROOT}'] * (not here) + [python, *script.split()]
     else:
-        words = [python, script if here else _from_here(os.path.join(ROOT, script))]
+        words = [python, script if here else from_here(os.path.join(ROOT, script))]
     return shlex.join([*words, *flags])
 
 
-def _from_here(path: str) -> str:
+def from_here(path: str) -> str:
+    """Returns a path relative to where the user stands, if it is below."""
     relative = os.path.relpath(path)
     return path if relative.startswith('..') else relative
 
@@ -64,17 +60,17 @@ def reason(error: BaseException) -> str:
 def _excepthook(kind, error, traceback):
     if kind is KeyboardInterrupt:
         print(f'{name()}: interrupted', file=sys.stderr)
-    elif issubclass(kind, ImportError):  # tf1.py's and remote.py's say what to do
-        hint = f' in {sys.executable}: run make run, or pip install -r {_from_here(ROOT)}/requirements.txt'
+    elif issubclass(kind, ImportError):  # those of tf1.py and remote.py say themselves what to do
+        hint = f' in {sys.executable}: run make run, or pip install -r {from_here(ROOT)}/requirements.txt'
         print(f'{name()}: {error}{hint if kind is ModuleNotFoundError else ""}', file=sys.stderr)
     elif kind is BrokenPipeError:  # python compare.py | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python then writes what is left at exit
     else:
         sys.__excepthook__(kind, error, traceback)
 
 
 def _unraisablehook(unraisable):
-    if unraisable.exc_type is KeyboardInterrupt:  # in a destructor, where Python drops it: so once more, after that
+    if unraisable.exc_type is KeyboardInterrupt:  # Python drops it in a destructor, so it is sent again
         threading.Timer(0.05, _thread.interrupt_main).start()
     else:
         sys.__unraisablehook__(unraisable)

@@ -9,7 +9,6 @@ Two kinds of noise bury the log lines that matter here, Estimator's own:
 - A warning for each deprecated name, Estimator's all among them. Set PYTHONWARNINGS, or run `python -W`, to see them.
 """
 import importlib.util
-import logging
 import os
 import shutil
 import subprocess
@@ -26,7 +25,7 @@ else:
     # TensorFlow 2.21 logs a few lines while it is imported, before it obeys that variable. A process of its own
     # filters them, so that the last words of an import that kills Python still come through.
     stderr = os.dup(2)
-    noise = '^(WARNING: All log messages before absl::InitializeLog|I0000 )'
+    noise = '^(WARNING: All log messages before absl::InitializeLog|I0000 |E0000 .*Unable to register cu)'
     grep = subprocess.Popen(['grep', '--line-buffered', '-vE', noise], stdin=subprocess.PIPE, stdout=stderr)
     assert grep.stdin
     os.dup2(grep.stdin.fileno(), 2)
@@ -39,19 +38,14 @@ else:
         del os.environ['TF_CPP_MIN_LOG_LEVEL']  # read by now; a process started from here decides for itself
 
 
-def _matters(record: logging.LogRecord) -> bool:
-    return not any(noise in str(record.msg) for noise in _NOISE)
-
-
 _NOISE = (
     'Instructions for updating',
     'global step (tf.train.get_gl',  # two operations of a training step race, and the one that reads it may come first
-    'does not use tf.data.Dataset',  # fast_predict.py means it
+    'does not use tf.data.Dataset',  # fast_predict.py does so on purpose
     'Using config: ', 'Using default config', 'Signatures ', 'assets to ', 'Assets added', 'local_init_op',
     'Create CheckpointSaverHook', 'Calling checkpoint listeners',
 )
 
-
 if not sys.warnoptions:
-    tensorflow.get_logger().addFilter(_matters)
+    tensorflow.get_logger().addFilter(lambda record: not any(noise in str(record.msg) for noise in _NOISE))
     warnings.filterwarnings('ignore', message='`tf.layers')

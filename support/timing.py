@@ -1,7 +1,10 @@
 """How a script tells what it predicted and how long that took."""
 from __future__ import annotations
 
+import statistics
 from typing import Any, Mapping, Sequence
+
+import numpy as np
 
 from support.errors import WrongAnswer
 
@@ -13,31 +16,26 @@ def report(script: str, predictions: Mapping[float, Any], times: Sequence[float]
       script: Its name.
       predictions: {number x: what was predicted for it}: an array whose one element is 2x, or a dict of arrays, as
         post B's model with a hidden layer has.
-      times: Seconds an example, for each call. The first call, in which TensorFlow warms up, is told apart.
+      times: Seconds an example, for each call.
 
     Raises:
       WrongAnswer: A prediction isn't 2x within 1%.
     """
-    import numpy as np
     for number, prediction in list(predictions.items())[:3]:
         outputs = prediction if isinstance(prediction, dict) else {'': prediction}
-        print(f'f({number}) = ' + ', '.join(
-            f'{key} ' * bool(key) + ' '.join(f'{value:.2f}' for value in np.ravel(output))
-            for key, output in sorted(outputs.items())))
+        texts = (' '.join([key, *(f'{value:.2f}' for value in outputs[key].flat)]).lstrip() for key in sorted(outputs))
+        print(f'f({number}) =', ', '.join(texts))
     for number, prediction in predictions.items():
         if not isinstance(prediction, dict) or 'predictions' in prediction:
             check([number], [number_in(prediction)])
-    first, *later = times
-    print(f'Average time in {script}: {seconds(float(np.mean(later or times)))} (median '
-          f'{seconds(float(np.median(later or times)))}, '
-          f'{len(later or times):,} calls; first call {seconds(first)})')
+    average = np.format_float_positional(statistics.fmean(times), precision=2, fractional=False, trim='-')
+    print(f'Average time in {script}: {average}s')
+    print(f'({len(times):,} calls: median {seconds(statistics.median(times))}, the first {seconds(times[0])})')
 
 
 def number_in(prediction: Any) -> float:
     """Returns the number in a prediction: f([x, x])."""
-    if isinstance(prediction, dict):
-        prediction = prediction['predictions']
-    return prediction.item()
+    return (prediction['predictions'] if isinstance(prediction, dict) else prediction).item()
 
 
 def check(numbers: Sequence[float], predictions: Sequence[float]) -> None:

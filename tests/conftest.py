@@ -47,7 +47,8 @@ def exported(trained, once):
 @pytest.fixture(scope='session')
 def hidden(once):
     """The directory of a model with a hidden layer of 4 units. Tests leave it as it is."""
-    return once('hidden', lambda model_dir: train.main(['--model-dir', model_dir, '--hidden-units', '4']))
+    return once('hidden', lambda model_dir: train.main([
+        '--model-dir', model_dir, '--hidden-units', '4', '--steps', '500']))
 
 
 @pytest.fixture(scope='session')

@@ -110,10 +110,12 @@ def test_no_cluster_is_one_machine(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('args, printed', [
-    (['predict.py', '--examples', '2'], 'Average time'), (['export.py'], 'Exported'),
+    (['predict.py', '--examples', '2'], 'Average time'),
     (['train.py', '--model-dir', 'new', '--steps', '2'], 'Trained'),
-    (['fast_predict.py', '--examples', '10'], 'Average time'), (['-m beyond.export'], 'Exported'),
-    (['-m iris.train', '--steps', '10'], 'Exported')], ids=lambda args: args[0])
+    *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [
+        (['export.py'], 'Exported'), (['fast_predict.py', '--examples', '10'], 'Average time'),
+        (['-m beyond.export'], 'Exported'), (['-m iris.train', '--steps', '10'], 'Exported')])],
+    ids=lambda args: args[0])
 def test_the_other_scripts_wait_for_no_cluster(args, printed, trained, tmp_path, script):
     (tmp_path / 'model').symlink_to(trained)
     process = script(*args, TF_CONFIG=WORKER)

@@ -170,14 +170,16 @@ def test_how_long_it_takes(takes, line, capsys):
     assert capsys.readouterr().out.partition('\n')[2] == line
 
 
-@pytest.mark.parametrize('receiver', ['raw', 'example'])
-def test_other_exports(receiver, trained, tmp_path, capsys):
+@pytest.mark.parametrize('receiver', [pytest.param('raw', marks=pytest.mark.slow), 'example'])
+def test_an_export_that_takes_no_number_is_refused(receiver, trained, tmp_path, ends):
     beyond_export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--receiver', receiver, '--heads'])
-    rows = [row.name for row in compare.ROWS if 'FastPredict' not in row.name]
-    compare.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--examples', '20', '--rows', *rows])
-    assert 'tf.saved_model.load ' in capsys.readouterr().out
+    line = ends(compare, '--model-dir', trained, '--export-dir', tmp_path)
+    [export_dir], [key] = tmp_path.iterdir(), {'raw': ['feature'], 'example': ['examples']}[receiver]
+    assert line == (f"expected an export whose input is 'number', and {export_dir} takes ['{key}']: "
+                    'leave --export-dir out, and compare.py exports for itself')
 
 
+@pytest.mark.slow
 def test_what_tensorflow_1_15_wrote_in_each_row(capsys):
     written = os.path.join(ROOT, 'tests/data/tensorflow_1_15')
     compare.main([f'--model-dir={written}/model', f'--export-dir={written}/saved_model', '--examples', '20'])
@@ -256,7 +258,8 @@ def test_scale(scaled):
     assert all(row['median'] > 0 and row['peak_memory'] > 50e6 for row in rows)
 
 
-@pytest.mark.parametrize('name', scale.NAMES)
+@pytest.mark.parametrize('name', [scale.NAMES[0], *(
+    pytest.param(name, marks=pytest.mark.slow) for name in scale.NAMES[1:])])
 def test_scale_measures_rows_of_compare(name, tmp_path):
     export_dir = scale.write_model(str(tmp_path), 10)
     record = scale.measure(name, str(tmp_path), export_dir, 10, batch=3, calls=3)

@@ -418,9 +418,10 @@ def test_closing_the_session_closes_the_predictor(save, config):
     predict_fn.close()
 
 
+@pytest.mark.parametrize('times', [8, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('does', ['exit', 'close', 'predict'])
-def test_a_signal_handler_while_a_predictor_answers(save, does):
-    """40 times, at places by chance, with an input left out, which takes the longer way."""
+def test_a_signal_handler_while_a_predictor_answers(save, does, times):
+    """Several times, at places by chance, with an input left out, which takes the longer way."""
     def build():
         x, factor = tf.placeholder(tf.float32, []), tf.placeholder_with_default(2., [])
         return {'x': x, 'factor': factor}, {'y': x * factor}
@@ -436,10 +437,10 @@ def test_a_signal_handler_while_a_predictor_answers(save, does):
     export_dir, nested, ends = save(build), [], []
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        for i in range(40):
+        for i in range(times):
             with predictor.from_saved_model(export_dir) as predict_fn:
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, .002 + i * .00017)
+                    signal.setitimer(signal.ITIMER_REAL, .002 + i * .0068 / times)
                     while len(nested) <= i:
                         assert predict_fn({'x': 3})['y'] == 6
                 except (SystemExit, RuntimeError, tf.errors.CancelledError) as end:
@@ -447,8 +448,8 @@ def test_a_signal_handler_while_a_predictor_answers(save, does):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert nested == ([12] * 40 if does == 'predict' else [])
+    assert nested == ([12] * times if does == 'predict' else [])
     if does == 'exit':
-        assert [end.code for end in ends] == [7] * 40
+        assert [end.code for end in ends] == [7] * times
     if does == 'close':
-        assert len(ends) == 40 and all(re.search('[Cc]losed|[Cc]ancelled', str(end)) for end in ends), ends
+        assert len(ends) == times and all(re.search('[Cc]losed|[Cc]ancelled', str(end)) for end in ends), ends

@@ -46,6 +46,13 @@ def classifier(tmp_path_factory):
     return estimator
 
 
+@pytest.fixture(scope='module')
+def flower_predict(classifier):
+    """A FastPredict of it, and its answers to FLOWER."""
+    with FastPredict(classifier, FLOWER_SPEC) as fast_predict:
+        yield fast_predict, estimator_answers(classifier, FLOWER)
+
+
 @pytest.fixture
 def estimator_of(tmp_path):
     """Makes a trained Estimator whose model_fn predicts `predict(features)` and has the prediction_hooks `hooks()`."""
@@ -252,7 +259,8 @@ def test_keeps_its_checkpoint(tmp_path):
 # Side by side with other TensorFlow code.
 
 
-@pytest.mark.parametrize('order', [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize('order', [(1, 2, 0), *(
+    pytest.param(order, marks=pytest.mark.slow) for order in ((0, 1, 2), (2, 1, 0)))])
 def test_several_open_and_closed_in_any_order(toy, classifier, order):
     opened = [FastPredict(toy, SPEC), FastPredict(classifier, FLOWER_SPEC), FastPredict(toy, SPEC)]
     questions = [np.float32([[1, 2]]), FLOWER, np.float32([[3, 4]])]
@@ -268,7 +276,8 @@ def test_several_open_and_closed_in_any_order(toy, classifier, order):
         assert_tensorflow_works()
 
 
-@in_modes
+@pytest.mark.parametrize('mode', [contextlib.nullcontext, pytest.param(
+    lambda: tf.Graph().as_default(), marks=pytest.mark.slow)], ids=['eager', 'graph'])
 def test_other_tensorflow_work_in_the_same_thread(toy, tmp_path, mode):
     def receiver_fn():
         feature = tf.placeholder(tf.float32, [None, 2])
@@ -340,11 +349,11 @@ def test_bad_features(toy, features, message):
     ({**FLOWER, 'colour': ['red', 'red']}, r"features\['colour'\]: expected 1 example.*got 2"),
     ({'size': np.zeros([0, 2]), 'colour': []}, r"features\['size'\]: expected at least one example.*got 0"),
 ])
-def test_bad_features_in_a_dict(classifier, features, message):
-    with FastPredict(classifier, FLOWER_SPEC) as fast_predict:
-        with pytest.raises(ValueError, match=message):
-            fast_predict.predict(features)
-        assert_same(fast_predict.predict(FLOWER), estimator_answers(classifier, FLOWER))
+def test_bad_features_in_a_dict(flower_predict, features, message):
+    fast_predict, expected = flower_predict
+    with pytest.raises(ValueError, match=message):
+        fast_predict.predict(features)
+    assert_same(fast_predict.predict(FLOWER), expected)
 
 
 @pytest.mark.parametrize('predict', [lambda f: f[:1], lambda f: tf.concat([f, f], 0), tf.reduce_sum,
@@ -481,9 +490,10 @@ def test_interrupted_anywhere_later_calls_work_or_say_that_it_is_closed(toy, mod
         signal.signal(signal.SIGALRM, handler)
 
 
+@pytest.mark.parametrize('times', [8, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('does', ['exit', 'close', 'predict'])
-def test_a_signal_handler_while_it_answers(estimator_of, does):
-    """40 times, at places by chance."""
+def test_a_signal_handler_while_it_answers(estimator_of, does, times):
+    """Several times, at places by chance."""
     def handler(*_):
         if does == 'exit':
             sys.exit(7)
@@ -495,10 +505,10 @@ def test_a_signal_handler_while_it_answers(estimator_of, does):
     estimator, nested, ends = estimator_of(lambda f: f * 2), [], []
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        for i in range(40):
+        for i in range(times):
             with FastPredict(estimator, SPEC) as fast_predict:
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, .002 + i * .00017)
+                    signal.setitimer(signal.ITIMER_REAL, .002 + i * .0068 / times)
                     while len(nested) <= i:
                         assert fast_predict.predict([[1, 2]])[0].tolist() == [2, 4]
                 except (SystemExit, RuntimeError, tf.errors.CancelledError) as end:
@@ -506,11 +516,11 @@ def test_a_signal_handler_while_it_answers(estimator_of, does):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert nested == ([[8, 8]] * 40 if does == 'predict' else [])
+    assert nested == ([[8, 8]] * times if does == 'predict' else [])
     if does == 'exit':
-        assert [end.code for end in ends] == [7] * 40
+        assert [end.code for end in ends] == [7] * times
     if does == 'close':
-        assert len(ends) == 40 and all(re.search('[Cc]losed|[Cc]ancelled', str(end)) for end in ends), ends
+        assert len(ends) == times and all(re.search('[Cc]losed|[Cc]ancelled', str(end)) for end in ends), ends
 
 
 def test_errors_while_opening(toy, estimator_of):
@@ -596,7 +606,7 @@ else:
 '''
 
 
-@pytest.mark.parametrize('state', ['', BUSY], ids=['idle', 'busy'])
+@pytest.mark.parametrize('state', [pytest.param('', marks=pytest.mark.slow), BUSY], ids=['idle', 'busy'])
 def test_left_open_when_the_process_and_a_forked_child_exit(toy, state):
     assert python(OPEN.format(toy.model_dir) + state + FORK) == '0\n'
 

@@ -14,7 +14,10 @@ from hypothesis.extra import numpy as stn
 
 from estimator_inference import FastPredict, predictor, tf
 
-SETTINGS = settings(deadline=None, derandomize=True, database=None, max_examples=400)
+SETTINGS = settings(deadline=None, derandomize=True, database=None)
+each_size = pytest.mark.parametrize('examples', [
+    settings(SETTINGS, max_examples=60), pytest.param(settings(SETTINGS, max_examples=1000), marks=pytest.mark.slow)],
+    ids=['60', '1000'])
 pytestmark = [pytest.mark.filterwarnings(f'ignore:{warning}') for warning in (
     'overflow encountered', 'invalid value encountered', 'Casting complex', 'Warning. converting a masked',
     'NumPy will stop allowing conversion')]
@@ -78,16 +81,22 @@ def features(draw):
     return draw(layouts)(array)
 
 
-@SETTINGS
-@given(features())
-def test_fast_predict_is_the_matrix_product(linear, value):
-    assert_product(linear.predict(value), value)
+@each_size
+def test_fast_predict_is_the_matrix_product(linear, examples):
+    @examples
+    @given(features())
+    def check(value):
+        assert_product(linear.predict(value), value)
+    check()
 
 
-@SETTINGS
-@given(st.lists(st.one_of(st.text(st.characters(codec='utf-8')), st.binary()), min_size=1))
-def test_fast_predict_of_strings(strings, words):
-    assert strings.predict({'word': words}) == [tf.compat.as_bytes(word) for word in words]
+@each_size
+def test_fast_predict_of_strings(strings, examples):
+    @examples
+    @given(st.lists(st.one_of(st.text(st.characters(codec='utf-8')), st.binary()), min_size=1))
+    def check(words):
+        assert strings.predict({'word': words}) == [tf.compat.as_bytes(word) for word in words]
+    check()
 
 
 # The predictor, beside Session.run.
@@ -169,16 +178,19 @@ def is_refused_by_both(value, key, theirs):
     return isinstance(theirs, Exception) or value is None or refused and not isinstance(value, np.ndarray)
 
 
-@settings(SETTINGS, max_examples=1000)
-@given(st.sampled_from(list(INPUTS)), values)
-def test_the_predictor_is_session_run(both, key, value):
-    ours, theirs = (answer(ask, {**INPUTS, key: value}) for ask in both)
-    if isinstance(ours, Exception):
-        assert type(ours) is ValueError and re.match(rf"(missing )?input '{key}': expected {key} of any", str(ours))
-        assert is_refused_by_both(value, key, theirs)
-    else:
-        assert ours == theirs
-    assert_agree(both)
+@each_size
+def test_the_predictor_is_session_run(both, examples):
+    @examples
+    @given(st.sampled_from(list(INPUTS)), values)
+    def check(key, value):
+        ours, theirs = (answer(ask, {**INPUTS, key: value}) for ask in both)
+        if isinstance(ours, Exception):
+            assert type(ours) is ValueError and re.match(rf"(missing )?input '{key}': expected {key} of any", str(ours))
+            assert is_refused_by_both(value, key, theirs)
+        else:
+            assert ours == theirs
+        assert_agree(both)
+    check()
 
 
 @pytest.fixture(scope='module')
@@ -193,16 +205,19 @@ def echoes():
                      lambda value, key=key: session.run(outputs[key], {tensors[key]: value})) for key in INPUTS}
 
 
-@SETTINGS
-@given(st.sampled_from(list(INPUTS)), values)
-def test_fast_predict_casts_as_session_run(echoes, key, value):
-    ours, theirs = (answer(lambda: {'': np.array(ask(value))}) for ask in echoes[key])
-    if isinstance(ours, Exception):
-        assert isinstance(ours, ValueError), ours
-        assert re.match(rf'features: expected ({key} \[None, None\]|at least)', str(ours))
-        assert is_refused_by_both(value, key, theirs) or np.shape(value)[:1] == (0,)
-    else:
-        assert [*ours.values()][0][1:] == [*theirs.values()][0][1:]
+@each_size
+def test_fast_predict_casts_as_session_run(echoes, examples):
+    @examples
+    @given(st.sampled_from(list(INPUTS)), values)
+    def check(key, value):
+        ours, theirs = (answer(lambda: {'': np.array(ask(value))}) for ask in echoes[key])
+        if isinstance(ours, Exception):
+            assert isinstance(ours, ValueError), ours
+            assert re.match(rf'features: expected ({key} \[None, None\]|at least)', str(ours))
+            assert is_refused_by_both(value, key, theirs) or np.shape(value)[:1] == (0,)
+        else:
+            assert [*ours.values()][0][1:] == [*theirs.values()][0][1:]
+    check()
 
 
 # Values one by one.
@@ -284,8 +299,9 @@ def test_a_masked_array(both, linear):
     assert_product(linear.predict(np.ma.masked_array([[1., 2.]])), [[1, 2]])
 
 
-def test_a_huge_batch(both, linear):
-    value = np.random.default_rng(0).normal(size=(1_000_000, 2)).astype('f4')
+@pytest.mark.parametrize('size', [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_a_huge_batch(both, linear, size):
+    value = np.random.default_rng(0).normal(size=(size, 2)).astype('f4')
     assert_product(linear.predict(value), value)
     assert_agree(both, {**INPUTS, 'float32': value, 'string': ['é'] * len(value)})
 

@@ -108,8 +108,15 @@ LOADED = "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorfl
          "'tf_keras', 'tensorflow_estimator', 'grpc', 'support', 'model', 'quiet'}))\n"
 
 
-def test_an_import_loads_what_it_needs(save):
-    printed, _ = python(f'''
+def lines(stderr):
+    """What is on stderr, but for lines of TensorFlow's C++."""
+    cpp = [line for line in stderr.splitlines() if line[:1] in 'IWE0123456789' and line[1:5].strip().isdigit()
+           or line[:4].isdigit() or line.startswith(('WARNING: All log messages', 'To enable the following'))]
+    return [line for line in stderr.splitlines() if line not in cpp]
+
+
+def test_an_import_loads_what_it_needs_and_a_first_prediction_prints_nothing(save):
+    printed, said = python(f'''
 import sys, estimator_inference
 {LOADED}
 try:
@@ -124,9 +131,10 @@ print([name for name in sys.modules if name.startswith('estimator_inference.')
 ''', save(linear))
     nothing, error, *rest = printed.splitlines()
     assert nothing == '[]' and 'nothing' in error and 'expected one of' in error
-    assert rest == ['[[4.0]]', '[]', '[]']
+    assert rest == ['[[4.0]]', '[]', '[]'] and lines(said) == []
 
 
+@pytest.mark.slow
 def test_the_predictor_loads_no_keras(save):
     """Where TensorFlow's own import doesn't."""
     printed, _ = python('''
@@ -140,13 +148,9 @@ print({name.split('.')[0] for name in sys.modules} - before - sys.stdlib_module_
     assert printed == "{'estimator_inference'}\n"
 
 
-def test_a_first_prediction_prints_nothing(save):
+@pytest.mark.slow
+def test_a_first_prediction_prints_what_tensorflow_does(save):
     """Nothing that `import tensorflow` and a `tf.Session()` don't print too, but for lines of TensorFlow's C++."""
-    def lines(stderr):
-        cpp = [line for line in stderr.splitlines() if line[:1] in 'IWE0123456789' and line[1:5].strip().isdigit()
-               or line[:4].isdigit() or line.startswith(('WARNING: All log messages', 'To enable the following'))]
-        return [line for line in stderr.splitlines() if line not in cpp]
-
     _, plain = python('import tensorflow as tf\ntf.compat.v1.Session().close()')
     printed, ours = python('''import sys
 from estimator_inference import predictor
@@ -156,7 +160,8 @@ with predictor.from_saved_model(sys.argv[1]) as predict_fn:
 
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
-@pytest.mark.parametrize('calls', [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('calls', [20_000, *(
+    pytest.param(calls, marks=pytest.mark.slow) for calls in (100_000, 1_000_000))])
 def test_predictions_do_not_grow_the_process(save, calls):
     printed, _ = python(f'''
 import os, sys

@@ -18,15 +18,21 @@ OWN_POOL = tf.ConfigProto(session_inter_op_thread_pool=[{'num_threads': 1}])
 IN_POOL = tf.ConfigProto(inter_op_parallelism_threads=2, allow_soft_placement=True)
 
 
-@pytest.fixture(params=['tuned', 'config', 'public'])
+@pytest.fixture(params=['tuned', *(pytest.param(mode, marks=pytest.mark.slow) for mode in ('config', 'public'))])
 def load(request, monkeypatch):
-    """from_saved_model, in each way that a Predictor runs: frozen where it can be, in the pool, on public API alone."""
+    """from_saved_model, in each way that a Predictor runs: frozen where it can be, in the pool, on public API alone.
+
+    The last two are slow tests, except where the way matters: `in_each_way`.
+    """
     if request.param == 'public':
         monkeypatch.delattr(tf.Session.__base__, '_make_callable_from_options')
     config = {'config': IN_POOL} if request.param == 'config' else {}
     with contextlib.ExitStack() as opened:
         yield lambda export_dir, **arguments: opened.enter_context(
             predictor.from_saved_model(export_dir, **{**config, **arguments}))
+
+
+in_each_way = pytest.mark.parametrize('load', ['tuned', 'config', 'public'], indirect=True)
 
 
 def mlp():
@@ -52,6 +58,7 @@ def two_heads():
 
 # Values: what Session.run returns, for SavedModels of every kind.
 
+@in_each_way
 def test_the_posts_model(load, exported):
     export_dir = exports.latest(exported)
     with load(export_dir) as predict_fn:
@@ -61,6 +68,7 @@ def test_the_posts_model(load, exported):
         assert answer['output'] == pytest.approx(np.array([[6]]), rel=1e-3)
 
 
+@in_each_way
 @pytest.mark.parametrize('use_resource', [True, False])
 def test_variables(load, save, use_resource):
     assert load(save(linear, use_resource))({'x': [[1], [2]]})['y'].tolist() == [[4], [7]]
@@ -70,6 +78,7 @@ def test_no_variables(load, save):
     assert load(save(double))({'x': [1, 2]})['y'].tolist() == [2, 4]
 
 
+@in_each_way
 def test_no_inputs(load, save):
     assert load(save(lambda: ({}, {'y': tf.constant([1, 2])})))({})['y'].tolist() == [1, 2]
 
@@ -85,11 +94,13 @@ def test_batches(load, save, size):
         np.testing.assert_array_equal(ours['class'], theirs['class'])
 
 
+@in_each_way
 @pytest.mark.parametrize('convert', [
     np.ndarray.tolist, np.asfortranarray, np.matrix, lambda x: x[::2, ::-1], lambda x: x.T[:, :3].T,
     lambda x: np.broadcast_to(x[0], (5, 4)), lambda x: x.astype(np.float64), lambda x: x.astype(np.float16),
     lambda x: x.astype(np.int64), lambda x: x.astype('>f4'), lambda x: list(x), lambda x: x.astype(str),
     lambda x: np.frombuffer(b'-' + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)])  # not aligned
+@pytest.mark.filterwarnings('ignore:the matrix subclass')
 def test_layouts_and_casts(load, save, convert):
     export_dir = save(double, tf.float32, (None, 4))
     value = convert(np.random.RandomState(0).randn(6, 4).astype(np.float32) * 9)
@@ -113,6 +124,7 @@ def test_dtypes(load, save, dtype, value):
     assert_same(answer, session_run(export_dir, {'x': value}))
 
 
+@in_each_way
 @pytest.mark.parametrize('dtype, value', [(tf.float32, 3), (tf.int64, np.int8(3)), (tf.bool, False), (tf.string, 'é'),
                                           (tf.string, b'\xff'), (tf.complex64, 1j), (tf.string, np.str_('a'))])
 def test_scalars(load, save, dtype, value):
@@ -120,6 +132,7 @@ def test_scalars(load, save, dtype, value):
     assert_same(load(export_dir)({'x': value}), session_run(export_dir, {'x': value}))
 
 
+@in_each_way
 def test_unknown_rank(load, save):
     export_dir = save(double, tf.float32, None)
     predict_fn = load(export_dir)
@@ -127,6 +140,7 @@ def test_unknown_rank(load, save):
         assert_same(predict_fn({'x': value}), session_run(export_dir, {'x': value}))
 
 
+@in_each_way
 def test_defaults_may_be_left_out_or_none(load, save):
     predict_fn = load(save(with_default))
     for _ in range(2):
@@ -157,6 +171,7 @@ def test_control_flow(load, save, functional):
     assert [predict_fn({'x': x})['cond'] for x in (1, -1)] == [2, -3]
 
 
+@in_each_way
 def test_a_table_with_an_asset(load, save, tmp_path):
     (tmp_path / 'words.txt').write_text('ein\nzwölf\n')
 
@@ -174,6 +189,7 @@ def test_a_table_with_an_asset(load, save, tmp_path):
     assert predict_fn({'words': []})['ids'].tolist() == []
 
 
+@in_each_way
 @pytest.mark.parametrize('use_resource', [True, False])
 def test_a_variable_that_calls_change_is_not_frozen(load, save, use_resource):
     def build():
@@ -195,6 +211,7 @@ def test_an_embedding(load, save):
         predict_fn({'ids': [2]})
 
 
+@in_each_way
 def test_a_variable_that_a_control_dependency_changes_is_not_frozen(load, save):
     def build():
         x, count = tf.placeholder(tf.float32, []), variable('count', 0)
@@ -233,6 +250,7 @@ def test_examples_in_and_a_malformed_one(load, save):
     assert predict_fn({'examples': [example]})['x'].tolist() == [[1, 2]]
 
 
+@in_each_way
 def test_outputs_of_one_tensor(load, save):
     def build():
         inputs, outputs = double()
@@ -242,6 +260,7 @@ def test_outputs_of_one_tensor(load, save):
     assert answer['a'].tolist() == answer['b'].tolist() == [2] and len(answer) == 2
 
 
+@in_each_way
 def test_an_output_that_is_fed(load, save):
     def build():
         x, key = tf.placeholder(tf.float32, [None]), tf.placeholder(tf.string, [None])
@@ -262,6 +281,7 @@ def test_an_input_that_is_not_used(load, save):
     assert load(save(build))({'x': [[1]], 'unused': 1})['y'].tolist() == [[4]]
 
 
+@in_each_way
 def test_answers_belong_to_the_caller(load, save):
     """Writing into an answer changes neither the model nor the input, nor does writing into an input an answer."""
     def build():
@@ -302,6 +322,7 @@ def saved_by_tensorflow_2(tmp_path_factory):
     return export_dir
 
 
+@in_each_way
 def test_saved_by_tensorflow_2(load, saved_by_tensorflow_2):
     export_dir = exports.latest(os.path.dirname(saved_by_tensorflow_2))
     assert export_dir == saved_by_tensorflow_2
@@ -314,6 +335,7 @@ def test_saved_by_tensorflow_2(load, saved_by_tensorflow_2):
 
 # Which part of a SavedModel: signatures, names, tags, graph and config.
 
+@in_each_way
 def test_signatures(load, save):
     export_dir = save(two_heads)
     assert load(export_dir)({'x': [3]})['y'] == [6]
@@ -331,6 +353,7 @@ def test_signature_def(load, save):
     assert load(export_dir, signature_def=signature)({'in': [[2]]})['out'].tolist() == [[7]]
 
 
+@in_each_way
 def test_names(load, save):
     predict_fn = load(save(linear), input_names={'in': 'x:0'}, output_names={'out': 'add:0', 'inner': 'mul:0'})
     answer = predict_fn({'in': [[2]]})
@@ -476,6 +499,7 @@ def test_wrong_scalars(load, save, dtype, value):
         predict_fn({'x': value})
 
 
+@in_each_way
 @pytest.mark.parametrize('value', [[1], ['a', 1], ['a', None], [['a'], ['b', 'c']], [object()], np.array([1.5])])
 def test_wrong_strings(load, save, value):
     predict_fn = load(save(echo, tf.string))
@@ -484,6 +508,7 @@ def test_wrong_strings(load, save, value):
     assert predict_fn({'x': ['a']})['y'].tolist() == [b'a']
 
 
+@in_each_way
 def test_close(load, save):
     predict_fn = load(save(with_default))
     predict_fn({'x': 1})
@@ -496,6 +521,7 @@ def test_close(load, save):
         predict_fn.session.run(predict_fn.fetch_tensors, {predict_fn.feed_tensors['x']: 1})
 
 
+@in_each_way
 def test_with_closes(load, save):
     with pytest.raises(ZeroDivisionError), load(save(double)) as predict_fn:
         assert predict_fn({'x': [1]})['y'] == [2]
@@ -520,19 +546,22 @@ def in_threads(function):
         thread.join()
 
 
-def test_threads_get_their_own_answers(load, save):
+@in_each_way
+@pytest.mark.parametrize('calls', [300, pytest.param(2000, marks=pytest.mark.slow)])
+def test_threads_get_their_own_answers(load, save, calls):
     predict_fn, right = load(save(linear)), [0] * 8
 
     def predict(i):
         numbers = random.Random(i)
-        for _ in range(2000):
+        for _ in range(calls):
             x = [[numbers.randrange(1000)] for _ in range(numbers.randrange(1, 4))]
             right[i] += predict_fn({'x': x})['y'].tolist() == [[3 * row[0] + 1] for row in x]
 
     in_threads(predict)
-    assert right == [2000] * 8
+    assert right == [calls] * 8
 
 
+@in_each_way
 def test_close_while_threads_predict(load, save):
     predict_fn, ends, running = load(save(linear)), [], threading.Barrier(9)
 

@@ -33,8 +33,8 @@ from processes import ROOT
 from test_iris import printed, scores  # noqa: F401  fixtures
 
 PRINTED = (r'Serving 127\.0\.0\.1:\d+\nf\(100\) = (199|200|201)\.\d\d\nf\(101\) = 20\d\.\d\d\nf\(102\) = 20\d\.\d\d\n'
-           r'Average time in beyond\.serve: [\d.]+ (s|ms|us) \(median [\d.]+ (s|ms|us), {} calls; '
-           r'first call [\d.]+ (s|ms|us)\)\n')
+           r'Average time in beyond\.serve: [\d.]+s\n\({} calls: median [\d.]+ (s|ms|us), the first [\d.]+ (s|ms|us)\)'
+           r'\n')
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_the_newest_version_answers(iris_trained, tmp_path, capsys):
 
 def test_serve_prints_the_predictions_and_the_timing(server, script):
     process = script('-m beyond.serve', '--remote', f'127.0.0.1:{server[0]}', '--examples', 20)
-    assert re.fullmatch(PRINTED.format(19), process.stdout), process.stderr
+    assert re.fullmatch(PRINTED.format(20), process.stdout), process.stderr
     assert process.stderr == ''
 
 
@@ -114,7 +114,7 @@ def test_serve_feeds_what_the_signature_tells(receiver, flags, trained, tmp_path
     capsys.readouterr()
     with model_server.serving({'double': str(tmp_path / 'double')}) as ports:
         beyond_serve.main(['--remote', f'127.0.0.1:{ports[0]}', '--examples', '5', *flags[1:]])
-    assert re.fullmatch(PRINTED.format(4), capsys.readouterr().out)
+    assert re.fullmatch(PRINTED.format(5), capsys.readouterr().out)
 
 
 def test_serve_ends_with_wrong_answers(tmp_path, capsys):

@@ -16,6 +16,7 @@ import predict
 import serve
 import support
 import train
+from beyond import serve as beyond_serve
 from estimator_inference import exports, predictor, tf
 from model import model_fn
 from processes import ROOT
@@ -31,7 +32,7 @@ TIME = r'[\d.]+ (s|ms|us)'
 def average(name, calls):
     """The lines that a script ends with."""
     return (rf'f\(100\) = 200.00\nf\(101\) = 202.00\nf\(102\) = 204.00\n'
-            rf'Average time in {name}: {TIME} \(median {TIME}, {calls} calls; first call {TIME}\)\n')
+            rf'Average time in {name}: [\d.]+s\n\({calls} calls: median {TIME}, the first {TIME}\)\n')
 
 
 def weights(model_dir, step=None):
@@ -96,10 +97,10 @@ def assert_hidden_learned(model_dir, hidden_units):
 
 def test_model_fn_with_the_posts_own_call(trained, tmp_path):
     estimator = tf.estimator.Estimator(model_fn, str(tmp_path), params={})
-    estimator.train(lambda: train.train_input_fn({}), steps=2)
+    estimator.train(train.train_input_fn, steps=2)
     assert estimator.latest_checkpoint() == f'{tmp_path}/model.ckpt-2'
     estimator = tf.estimator.Estimator(model_fn, shutil.copytree(trained, tmp_path / 'copy'), params={})
-    metrics = estimator.evaluate(lambda: train.train_input_fn({}).take(5))
+    metrics = estimator.evaluate(lambda: train.train_input_fn().take(5))
     assert metrics['mean_absolute_error'] < 1e-2 and metrics['root_mean_squared_error'] < 1e-2
     assert metrics['global_step'] == 1000
     predictions = estimator.predict(lambda: tf.data.Dataset.from_tensors({'feature': [[3., 3.], [50., 50.]]}))
@@ -116,7 +117,7 @@ def test_learning_rate_comes_through_params(tmp_path):
         model_dir = tmp_path / str(learning_rate)
         estimator = tf.estimator.Estimator(model_fn, str(model_dir), tf.estimator.RunConfig(tf_random_seed=1),
                                            {'learning_rate': learning_rate})
-        estimator.train(lambda: train.train_input_fn({}), steps=1)
+        estimator.train(train.train_input_fn, steps=1)
         return weights(model_dir)[1]
     assert [start_of(learning_rate).item() for learning_rate in (0.25, 0.5)] == pytest.approx([0.25, 0.5], rel=1e-4)
 
@@ -132,13 +133,12 @@ def batches_of(dataset):
 
 def test_examples_are_those_of_the_posts(monkeypatch):
     assert list(train.train_generator_fn()) == [([n, n], [2 * n]) for n in range(100)]
-    batches = batches_of(lambda: train.train_input_fn({}).take(5))
+    batches = batches_of(lambda: train.train_input_fn().take(5))
     assert {(x.shape, y.shape) for x, y in batches} == {((20, 2), (20, 1))}
     examples = [(*x, *y) for xs, ys in batches for x, y in zip(xs, ys)]
     assert examples != sorted(examples) == [(n, n, 2 * n) for n in range(100)]
     monkeypatch.setattr(train, 'train_generator_fn', lambda: [([1, 1], [2])])  # one batch instead of five
-    for params, times in (({}, 200), ({'hidden_units': 4}, 600)):
-        assert len(batches_of(lambda params=params: train.train_input_fn(params))) == times
+    assert len(batches_of(train.train_input_fn)) == 200
     assert all(list(module.my_service(10)) == list(range(100, 110)) for module in (predict, fast_predict, serve))
 
 
@@ -181,13 +181,13 @@ def test_export_writes_one_signature(trained, exported, script, tmp_path):
 
 def test_predict_restores_the_checkpoint_for_each_example(trained, script):
     process = script('predict.py', '--model-dir', trained, '--examples', 3)
-    assert re.fullmatch(average('predict.py', 2), process.stdout), process.stderr
+    assert re.fullmatch(average('predict.py', 3), process.stdout), process.stderr
     assert process.stderr.count(f'Restoring parameters from {trained}/model.ckpt-1000') == 3
 
 
 def test_fast_predict_restores_it_once(trained, script):
     process = script('fast_predict.py', '--model-dir', trained, '--examples', 50, '--batch', 5)
-    assert re.fullmatch(average('fast_predict.py', 9) + average("fast_predict.py with the library's FastPredict", 9),
+    assert re.fullmatch(average('fast_predict.py', 10) + average("fast_predict.py with the library's FastPredict", 10),
                         process.stdout), process.stderr
     restored = re.findall('Restoring parameters from (.*)', process.stderr)  # one for each of the two FastPredicts
     assert restored == [f'{trained}/model.ckpt-1000'] * 2
@@ -196,7 +196,7 @@ def test_fast_predict_restores_it_once(trained, script):
 
 def test_serve(exported, script):
     process = script('serve.py', '--export-dir', exported, '--examples', 100)
-    assert re.fullmatch(f'Serving {exports.latest(exported)}\n' + average('serve.py', 99), process.stdout)
+    assert re.fullmatch(f'Serving {exports.latest(exported)}\n' + average('serve.py', 100), process.stdout)
     assert process.stderr == ''
 
 
@@ -228,8 +228,8 @@ def test_pretrained_serves_and_stays_as_it_is(capsys, caplog):
     fast_predict.main(['--model-dir', f'{ROOT}/pretrained/model', '--examples', '30'])
     serve.main(['--export-dir', f'{ROOT}/pretrained/saved_model', '--examples', '30'])
     assert re.fullmatch(
-        average('predict.py', 2) + average('fast_predict.py', 29) +
-        average("fast_predict.py with the library's FastPredict", 29) + 'Serving .*\n' + average('serve.py', 29),
+        average('predict.py', 3) + average('fast_predict.py', 30) +
+        average("fast_predict.py with the library's FastPredict", 30) + 'Serving .*\n' + average('serve.py', 30),
         capsys.readouterr().out)
     assert snapshot(os.path.join(ROOT, 'pretrained')) == before
     assert_learned(os.path.join(ROOT, 'pretrained/model'))
@@ -287,7 +287,7 @@ def test_hidden_layer_is_predicted_in_each_way(hidden, tmp_path, capsys):
     np.testing.assert_allclose(served['hidden'][0], 3 * kernel.sum(0) + bias, rtol=1e-5)
     capsys.readouterr()
     for module, flag, path in ((predict, '--model-dir', hidden), (fast_predict, '--model-dir', hidden),
-                               (serve, '--export-dir', tmp_path)):
+                               (beyond_serve, '--export-dir', tmp_path)):
         module.main([flag, str(path), '--examples', '2'])
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('f(100)')]
         assert lines and all(re.fullmatch(r'f\(100\) = hidden( -?[\d.]+){4}, predictions (\d+\.\d\d)', line)
@@ -297,12 +297,12 @@ def test_hidden_layer_is_predicted_in_each_way(hidden, tmp_path, capsys):
 
 def test_hidden_units_are_known_from_the_checkpoint(hidden, tmp_path, ends):
     model_dir = shutil.copytree(hidden, tmp_path / 'model')
-    train.main(['--model-dir', str(model_dir), '--steps', '3001'])
-    assert tf.train.load_variable(str(model_dir), 'global_step') == 3001
+    train.main(['--model-dir', str(model_dir), '--steps', '501'])
+    assert tf.train.load_variable(str(model_dir), 'global_step') == 501
     assert tf.train.load_variable(str(model_dir), 'hidden/kernel').shape == (2, 4)
     before = snapshot(model_dir)
-    assert ends(train, '--model-dir', model_dir, '--hidden-units', '5', '--steps', '4000') == (
-        f'the checkpoint {model_dir}/model.ckpt-3001 has 4 hidden units, and --hidden-units asks for 5: '
+    assert ends(train, '--model-dir', model_dir, '--hidden-units', '5', '--steps', '1000') == (
+        f'the checkpoint {model_dir}/model.ckpt-501 has 4 hidden units, and --hidden-units asks for 5: '
         'choose another --model-dir')
     assert snapshot(model_dir) == before
 
@@ -333,9 +333,11 @@ def test_another_model_fn(monkeypatch, tmp_path, capsys, ends, trained):
     export.main(['--model-dir', model_dir, '--export-dir', export_dir])
     for module in (predict, fast_predict):
         module.main(['--model-dir', model_dir, '--examples', '5'])
-    serve.main(['--export-dir', export_dir, '--examples', '5'])
+    beyond_serve.main(['--export-dir', export_dir, '--examples', '5'])
     printed = capsys.readouterr().out
     assert printed.count('Average time in') == 4 and printed.count('f(104)') == 0
+    assert re.search(f"^{export_dir}/\\d+ gives no 'output': to see what it takes and gives, run .*saved_model_cli ",
+                     ends(serve, '--export-dir', export_dir))
     assert printed.count('f(100) = a 1.00, predictions 200.00\n') == 4
     assert tf.train.load_variable(model_dir, 'a') == pytest.approx(1, rel=1e-2)
     for module in (train, export, predict, fast_predict):  # a checkpoint of the other network
@@ -429,7 +431,7 @@ def test_an_export_of_another_model_is_refused(tmp_path, ends):
                                       ('2', {'number': x}, {'nonsense': x * 2})):
             tf.saved_model.simple_save(session, str(tmp_path / name / '1'), inputs, outputs)
     assert "unknown inputs ['number']: expected ['x', 'y']" in ends(serve, '--export-dir', tmp_path / '1')
-    serve.main(['--export-dir', str(tmp_path / '2'), '--examples', '1'])
+    assert "gives no 'output'" in ends(serve, '--export-dir', tmp_path / '2')
 
 
 @pytest.mark.parametrize('script_module', [train, export, predict, fast_predict, serve])
@@ -461,12 +463,12 @@ def test_make_says_which_pythons_will_do(python, tmp_path):
 # How times and answers are told.
 
 def test_report(capsys):
-    support.report('x.py', {1: np.float32([2]), 2: np.float32([4.001])}, [3., .002, .004])
+    support.report('x.py', {1: np.float32([2]), 2: np.float32([4.001])}, [.003, .00002, .00004])
     support.report('y.py', {1: {'predictions': np.float32([2]), 'hidden': np.float32([-1.234, 3])}}, [2.])
     assert capsys.readouterr().out == (
-        'f(1) = 2.00\nf(2) = 4.00\nAverage time in x.py: 3.0 ms (median 3.0 ms, 2 calls; first call 3.0 s)\n'
+        'f(1) = 2.00\nf(2) = 4.00\nAverage time in x.py: 0.001s\n(3 calls: median 40 us, the first 3.0 ms)\n'
         'f(1) = hidden -1.23 3.00, predictions 2.00\n'
-        'Average time in y.py: 2.0 s (median 2.0 s, 1 calls; first call 2.0 s)\n')
+        'Average time in y.py: 2s\n(1 calls: median 2.0 s, the first 2.0 s)\n')
     with pytest.raises(timing.WrongAnswer, match=r'f\(2\) = 5.0, expected 4'):
         support.report('x.py', {1: np.float32([2]), 2: np.float32([5])}, [1., 2.])
 

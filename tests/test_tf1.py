@@ -138,7 +138,9 @@ def test_nothing_is_added_to_tensorflow_2_15():
 
 
 @since_2_16
-@pytest.mark.parametrize('use', ['tf.keras.Model', 'tf.optimizers.Adam', 'from tensorflow.keras import layers'])
+@pytest.mark.parametrize('use', [
+    'tf.keras.Model', *(pytest.param(use, marks=pytest.mark.slow) for use in (
+        'tf.optimizers.Adam', 'from tensorflow.keras import layers'))])
 def test_keras_3_was_used_before(use):
     message = import_error(f'import tensorflow as tf\n{use}\nimport estimator_inference.tf1')
     assert 'is Keras 3' in message and 'TF_USE_LEGACY_KERAS=1' in message
@@ -208,9 +210,10 @@ def test_no_tensorflow():
 @since_2_16
 @pytest.mark.parametrize('code, missing', [
     ('pass', ''),
-    ('from tensorflow.python.saved_model import model_utils; del model_utils.get_temp_export_dir',
-     "cannot import name 'get_temp_export_dir' from 'tensorflow.python.saved_model.model_utils'"),
-    ('sys.modules["tensorflow.python.ops.clustering_ops"] = None', 'tensorflow.python.ops.clustering_ops')])
+    *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [
+        ('from tensorflow.python.saved_model import model_utils; del model_utils.get_temp_export_dir',
+         "cannot import name 'get_temp_export_dir' from 'tensorflow.python.saved_model.model_utils'"),
+        ('sys.modules["tensorflow.python.ops.clustering_ops"] = None', 'tensorflow.python.ops.clustering_ops')])])
 def test_a_newer_tensorflow_is_tried(code, missing, tmp_path):
     fake_package(tmp_path, 'tf_keras', '2.99.0')
     process = python(f"""

@@ -1,4 +1,7 @@
-"""FastPredict and predictor shared by 16 threads: answers and memory, and a process that forks or ends meanwhile."""
+"""FastPredict and predictor shared by threads: answers and memory, and a process that forks or ends meanwhile.
+
+By 16 threads in the slow tests, and by 4 in the others.
+"""
 import os
 import signal
 import subprocess
@@ -6,11 +9,16 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, Process
 
-KINDS = ['FastPredict', 'frozen', pytest.param('in the pool', marks=pytest.mark.slow),
-         pytest.param('from_estimator', marks=pytest.mark.slow)]
-each_kind = pytest.mark.parametrize('kind', KINDS)
+
+def slow(*arguments):
+    return [pytest.param(*each if isinstance(each, tuple) else (each,), marks=pytest.mark.slow) for each in arguments]
+
+
+# What is opened, and by how many threads it is used.
+SLOW_KINDS = ['FastPredict 16', 'frozen 16', 'in the pool 16', 'from_estimator 16']
+each_kind = pytest.mark.parametrize('kind', ['FastPredict 4', 'frozen 4', *slow(*SLOW_KINDS)])
 DUMPS = 'Traceback', 'terminate called', 'Fatal', 'core dumped', 'Segmentation', 'Exception ignored'
 
 # Integers that float32 holds: answers are exact. Each question is another, so that no answer fits two.
@@ -64,37 +72,50 @@ def end_threads():
     stop.set()
     for thread in threads:
         thread.join()
-    assert wrong == [0] * 16 and min(calls) > 10, (wrong, calls, errors)
+    assert wrong == [0] * count and min(calls) > 10, (wrong, calls, errors)
 
 def megabytes():
     with open('/proc/self/statm') as file:
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
 
-kind, daemon = sys.argv[1], 'not' not in sys.argv
+kind, count = sys.argv[1].rsplit(' ', 1)
+count, daemon = int(count), 'not' not in sys.argv
 estimator = tf.estimator.Estimator(model_fn, 'model')
-stop, calls, wrong, errors = threading.Event(), [0] * 16, [0] * 16, [None] * 16
-if kind != 'make':
+stop, calls, wrong, errors = threading.Event(), [0] * count, [0] * count, [None] * count
+if count:
     open_one()
-    threads = [threading.Thread(target=work, args=(i,), daemon=daemon) for i in range(16)]
+    threads = [threading.Thread(target=work, args=(i,), daemon=daemon) for i in range(count)]
     for thread in threads:
         thread.start()
-    while min(calls) <= 10 and errors == [None] * 16:
+    while min(calls) <= 10 and errors == [None] * count:
         time.sleep(.1)
 '''
 
 
 @pytest.fixture(scope='module')
 def python(tmp_path_factory):
-    """Runs code after HEAD in a process of its own: python(code, kind) -> (return code, stdout, stderr)."""
+    """Runs code after HEAD in a process of its own: python(code, kind) -> (return code, stdout, stderr).
+
+    In a forked one, or where Python's own end belongs to the test, in one that is not.
+    """
     directory = tmp_path_factory.mktemp('threads')
 
-    def run(code, *args, timeout=240):
-        done = subprocess.run([sys.executable, '-c', HEAD + code, *args], cwd=directory, text=True,
-                              capture_output=True, timeout=timeout)
+    def run(code, *args, timeout=240, forked=True):
+        path = directory / 'program.py'
+        path.write_text(HEAD + code)
+        if forked:
+            process = Process([path, *args], directory, directory)
+            try:
+                process.wait(timeout)
+            finally:
+                process.kill()
+            return process.returncode, process.stdout, process.stderr
+        done = subprocess.run([sys.executable, path, *args], cwd=directory, text=True, capture_output=True,
+                              timeout=timeout)
         return done.returncode, done.stdout, done.stderr
 
     made = run("estimator.train(lambda: tf.data.Dataset.from_tensors(0), steps=1)\n"
-               "estimator.export_saved_model('export', receiver_fn)", 'make')
+               "estimator.export_saved_model('export', receiver_fn)", 'nothing 0')
     assert made[0] == 0, made
     return run
 
@@ -105,8 +126,8 @@ def assert_clean(returncode, stderr):
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
 @pytest.mark.parametrize('kind, warm_up, seconds', [
-    ('FastPredict', 1, 2), ('frozen', 1, 2), *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [
-        ('FastPredict', 10, 60), ('frozen', 10, 60), ('in the pool', 5, 20), ('from_estimator', 5, 20)])])
+    ('FastPredict 4', 1, 2), ('frozen 4', 1, 2), *slow(
+        ('FastPredict 16', 10, 60), ('frozen 16', 10, 60), ('in the pool 16', 5, 20), ('from_estimator 16', 5, 20))])
 def test_answers_and_memory(python, kind, warm_up, seconds):
     returncode, printed, stderr = python(f'''
 time.sleep({warm_up})
@@ -114,7 +135,7 @@ before = megabytes()
 time.sleep({seconds - warm_up})
 after, counts = megabytes(), list(calls)
 end_threads()
-assert errors == [None] * 16, errors
+assert errors == [None] * count, errors
 print(sum(counts), before, after)
 ''', kind)
     assert_clean(returncode, stderr)
@@ -124,8 +145,8 @@ print(sum(counts), before, after)
 
 
 @pytest.mark.parametrize('kind, rounds', [
-    ('FastPredict', 1), ('frozen', 1), *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [
-        ('FastPredict', 5), ('frozen', 5), ('in the pool', 1), ('from_estimator', 1)])])
+    ('FastPredict 4', 1), *slow(
+        ('FastPredict 16', 5), ('frozen 16', 5), ('in the pool 16', 1), ('from_estimator 16', 1))])
 def test_forks_meanwhile(python, kind, rounds):
     returncode, _, stderr = python(f'''
 def is_refused():
@@ -159,8 +180,8 @@ for child in children * {rounds}:
         time.sleep(.01)
     assert status == 0, (children.index(child), status)
 end_threads()
-assert errors == [None] * 16, errors
-''', kind, timeout=1300)
+assert errors == [None] * count, errors
+''', kind, timeout=1300, forked=False)
     assert_clean(returncode, stderr)
 
 
@@ -181,17 +202,17 @@ end_threads()
     assert printed == f'{[True] * 10}\n'
 
 
-@each_kind
-@pytest.mark.parametrize('daemon', ['daemon', pytest.param('not', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('kind', ['FastPredict 4', *slow(*SLOW_KINDS)])
+@pytest.mark.parametrize('daemon', ['daemon', *slow('not')])
 @pytest.mark.parametrize('code, expected', [
     ('pass', 0), ('os.kill(os.getpid(), signal.SIGINT); time.sleep(60)', -signal.SIGINT),
-    *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [
-        ('raise SystemExit(3)', 3), ('os._exit(4)', 4),
-        ('os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM)])],
+    *slow(('raise SystemExit(3)', 3), ('os._exit(4)', 4),
+          ('os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM))],
     ids=['return', 'SIGINT', 'SystemExit', '_exit', 'SIGTERM'])
 def test_ends_meanwhile(python, kind, daemon, code, expected):
     others_end = 'threading.Thread(target=lambda: (threading.main_thread().join(), stop.set())).start()\n'
-    returncode, _, stderr = python((others_end if daemon == 'not' else '') + code, kind, daemon, timeout=60)
+    returncode, _, stderr = python((others_end if daemon == 'not' else '') + code, kind, daemon, timeout=60,
+                                   forked=False)
     assert returncode == expected, stderr
     for text in DUMPS:
         assert text not in stderr or text == 'Traceback' and expected == -signal.SIGINT, stderr  # KeyboardInterrupt's
@@ -265,7 +286,7 @@ def using(kind_):
 kinds = ['FastPredict', 'frozen', 'from_estimator']
 for use in (lambda: None, plain_session, estimators_own, eager, *map(using, kinds)):
     print(in_child(lambda: (use(), opens())[1]))
-''', 'make')
+''', 'nothing 0')
     assert_clean(returncode, stderr)
     first, *others = printed.splitlines()
     assert first == "['[7.0, 9.0]', '[[7.0, 9.0]]', '[[7.0, 9.0]]']"
