@@ -77,8 +77,11 @@ def main(args):
     checkpoint = checkpoints.latest(args.model_dir)
     params = checkpoints.params(checkpoint, args.hidden_units)
     config = run_config(args)
+    in_cluster = config.cluster_spec or config.task_type == 'evaluator'
+    if in_cluster:  # where steps of several workers overlap, training comes to rest with the learning rate only
+        params.setdefault('learning_rate', checkpoints.falling(0.5, args.steps))
     estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params)
-    if config.cluster_spec or config.task_type == 'evaluator':
+    if in_cluster:
         print(f'Training to step {args.steps:,} on {args.device}, as {config.task_type} {config.task_id}, with the '
               'others in TF_CONFIG', flush=True)
         with writing_to(args.model_dir) if config.is_chief else contextlib.nullcontext():

@@ -1,7 +1,7 @@
 """The newest checkpoint in a directory: that it is whole, and which parameters of model_fn it was trained with."""
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import tensorflow.compat.v1 as tf
 from support.errors import Fault, reason
@@ -49,9 +49,10 @@ def params(checkpoint: Optional[str], hidden_units: Optional[int] = None) -> dic
             raise Fault(f'the checkpoint {checkpoint} has {trained or "no"} hidden units, and --hidden-units asks for '
                         f'{hidden_units}: choose another --model-dir')
         hidden_units = trained
-    return {'hidden_units': hidden_units, 'learning_rate': _falling_learning_rate} if hidden_units else {}
-
-
-def _falling_learning_rate():
     # A hidden layer bears less than the posts' 0.5, and has to come to rest in its 3,000 steps.
-    return tf.train.polynomial_decay(0.2, tf.train.get_global_step(), 3000, end_learning_rate=0.0)
+    return {'hidden_units': hidden_units, 'learning_rate': falling(0.2, 3000)} if hidden_units else {}
+
+
+def falling(learning_rate: float, steps: int) -> Callable[[], tf.Tensor]:
+    """Returns a `params['learning_rate']` that falls to 0 until the step `steps`."""
+    return lambda: tf.train.polynomial_decay(learning_rate, tf.train.get_global_step(), steps, end_learning_rate=0.0)

@@ -5,6 +5,7 @@ import argparse
 import contextlib
 import functools
 import os
+import random
 import re
 import shlex
 import sys
@@ -104,7 +105,7 @@ def _prepare(args, reads, writes, stack):
     args.device = _use(args.device)
     if hasattr(args, 'seed'):
         args.seed %= 2 ** 31
-        tf.keras.utils.set_random_seed(args.seed)  # Keras's initializers don't take it from the RunConfig
+        random.seed(args.seed)  # Keras's initializers draw their seeds there, and not from the RunConfig
     if writes and not reads:  # first, since a checkpoint that is being written looks damaged
         stack.enter_context(writing_to(getattr(args, _directory(writes))))
     needed = reads or writes

@@ -30,6 +30,7 @@ INPUTS = {'number': ('number', [[3.], [50.]]), 'raw': ('feature', [[3., 3.], [50
     *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [('number', 4), ('raw', 4), ('example', 0)])])
 def test_receivers(receiver, hidden_units, request, tmp_path, capsys, script):
     model_dir = request.getfixturevalue('hidden' if hidden_units else 'trained')
+    capsys.readouterr()  # what the training printed
     capsys.readouterr()
     export.main(['--model-dir', model_dir, '--export-dir', str(tmp_path), '--receiver', receiver, '--heads'])
     export_dir = exports.latest(str(tmp_path))

@@ -170,7 +170,7 @@ def test_how_long_it_takes(takes, line, capsys):
     assert capsys.readouterr().out.partition('\n')[2] == line
 
 
-@pytest.mark.parametrize('receiver', [pytest.param('raw', marks=pytest.mark.slow), 'example'])
+@pytest.mark.parametrize('receiver', ['raw', 'example'])
 def test_an_export_that_takes_no_number_is_refused(receiver, trained, tmp_path, ends):
     beyond_export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--receiver', receiver, '--heads'])
     line = ends(compare, '--model-dir', trained, '--export-dir', tmp_path)
