@@ -25,7 +25,8 @@ else:
     # TensorFlow 2.21 logs a few lines while it is imported, before it obeys that variable. A process of its own
     # filters them, so that the last words of an import that kills Python still come through.
     stderr = os.dup(2)
-    noise = '^(WARNING: All log messages before absl::InitializeLog|I0000 |E0000 .*Unable to register cu)'
+    noise = ('^(WARNING: All log messages before absl::InitializeLog|I0000 |W0000 .*computation placer|'
+             'E0000 .*Unable to register cu)')
     grep = subprocess.Popen(['grep', '--line-buffered', '-vE', noise], stdin=subprocess.PIPE, stdout=stderr)
     assert grep.stdin
     os.dup2(grep.stdin.fileno(), 2)

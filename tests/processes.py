@@ -4,9 +4,11 @@ A fork takes some milliseconds where `python train.py` imports TensorFlow for th
 """
 import contextlib
 import ctypes
+import importlib.metadata
 import importlib.util
 import multiprocessing
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -19,6 +21,9 @@ _CONTEXT = multiprocessing.get_context('forkserver')
 _CONTEXT.set_forkserver_preload([
     'processes', 'support', 'estimator_inference.tf1', 'estimator_inference.predictor', 'estimator_inference.exports',
     'estimator_inference.fast_predict', 'estimator_inference.remote'])
+
+_LOGGED = re.compile('^(WARNING: All log messages before absl|I0000 ).*\n', re.M)
+_LOGS_ALWAYS = importlib.metadata.version('tensorflow').startswith(('2.18.', '2.19.', '2.20.'))
 
 
 class Process:
@@ -44,7 +49,8 @@ class Process:
         self.pid = self._process.pid
 
     stdout = property(lambda self: self._read(0))
-    stderr = property(lambda self: self._read(1))
+    # TensorFlow 2.18 to 2.20 log the first session in C++, whatever TF_CPP_MIN_LOG_LEVEL says.
+    stderr = property(lambda self: re.sub(_LOGGED if _LOGS_ALWAYS else '(?!)', '', self._read(1)))
     returncode = property(lambda self: self._process.exitcode)
 
     def _read(self, number):
