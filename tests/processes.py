@@ -16,6 +16,9 @@ import subprocess
 import sys
 import time
 
+# A shell ignores it in what runs in the background; what is started here is interrupted all the same.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _CONTEXT = multiprocessing.get_context('forkserver')
 _CONTEXT.set_forkserver_preload([
