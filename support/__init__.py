@@ -5,13 +5,13 @@ that TensorFlow's start-up noise stays off the screen.
 """
 from __future__ import annotations
 
-import sys
-from unittest import mock
+from support import errors  # noqa: F401  first: from here on Ctrl-C is a line
 
-from support import errors  # noqa: F401  before TensorFlow
+import sys
 
 if {'-h', '--help'} & set(sys.argv[1:]) and sys.argv[0].endswith('.py'):
     # The help needs neither, and answers at once without them; `main` will not run.
+    from unittest import mock
     for _name in ('numpy', 'tensorflow', 'tensorflow.compat', 'tensorflow.compat.v1', 'estimator_inference'):
         sys.modules[_name] = mock.MagicMock()
 else:

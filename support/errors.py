@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import threading
 
@@ -60,6 +61,10 @@ def reason(error: BaseException) -> str:
 def _excepthook(kind, error, traceback):
     if kind is KeyboardInterrupt:
         print(f'{name()}: interrupted', file=sys.stderr)
+    elif isinstance(error.__cause__, KeyboardInterrupt):  # while a module in C++ is imported, it comes as an ImportError
+        _excepthook(KeyboardInterrupt, error.__cause__, traceback)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)  # Python would end with 1
     elif issubclass(kind, ImportError):  # those of tf1.py and remote.py say themselves what to do
         hint = f' in {sys.executable}: run make run, or pip install -r {from_here(ROOT)}/requirements.txt'
         print(f'{name()}: {error}{hint if kind is ModuleNotFoundError else ""}', file=sys.stderr)

@@ -6,11 +6,12 @@ import types
 
 import pytest
 
-import support  # noqa: F401  before TensorFlow
-import export
-import train
-from estimator_inference import tf
 from processes import ROOT, Process  # noqa: F401  ROOT for the tests
+
+
+def pytest_pycollect_makemodule():
+    """Imports support before TensorFlow, in pytest-xdist's workers only: its controller needs neither."""
+    import support  # noqa: F401
 
 
 @pytest.fixture(scope='session')
@@ -35,18 +36,21 @@ def once(tmp_path_factory):
 @pytest.fixture(scope='session')
 def trained(once):
     """The directory of a model that was trained by train.py. Tests leave it as it is."""
+    import train
     return once('model', lambda model_dir: train.main(['--model-dir', model_dir]))
 
 
 @pytest.fixture(scope='session')
 def exported(trained, once):
     """The directory of one export of it by export.py. Tests leave it as it is."""
+    import export
     return once('saved_model', lambda path: export.main(['--model-dir', trained, '--export-dir', path]))
 
 
 @pytest.fixture(scope='session')
 def hidden(once):
     """The directory of a model with a hidden layer of 4 units. Tests leave it as it is."""
+    import train
     return once('hidden', lambda model_dir: train.main([
         '--model-dir', model_dir, '--hidden-units', '4', '--steps', '500']))
 
@@ -65,6 +69,7 @@ def iris_trained(once):
 @pytest.fixture(autouse=True)
 def default_graph():
     """No test leaves a graph of its own behind as the default, where the next would build."""
+    from estimator_inference import tf
     yield
     assert not tf.get_default_graph().finalized
 

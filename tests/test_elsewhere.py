@@ -3,14 +3,12 @@ import collections
 import os
 import re
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 import tensorflow
-from conftest import ROOT
 from estimator_inference import predictor, tf
 from estimator_inference.fast_session import tuned
 from saved_models import assert_same, double, linear, save, session_run, signature_def, variable  # noqa: F401
@@ -133,9 +131,9 @@ def test_an_operation_that_is_not_there_is_not_damage(save):
 
 # The config.
 
-def test_what_tf_config_rules(save):
+def test_what_tf_config_rules(save, script, tmp_path):
     """Threads, logical devices and soft placement: those of a `tf.Session()`, in a process of its own."""
-    code = '''
+    (tmp_path / 'program.py').write_text('''
 import sys
 import tensorflow as tf2
 tf2.config.set_logical_device_configuration(
@@ -148,10 +146,9 @@ with predictor.from_saved_model(sys.argv[1]) as predict_fn:
     for session in tf2.compat.v1.Session(), predict_fn.session:
         print(len(session.list_devices()), session._config.inter_op_parallelism_threads,
               session._config.intra_op_parallelism_threads, session._config.allow_soft_placement)
-'''
-    done = subprocess.run([sys.executable, '-c', code, save(linear)], env={**os.environ, 'PYTHONPATH': ROOT}, text=True,
-                          capture_output=True, timeout=120)
-    assert done.stdout.splitlines() == ['3 2 1 True'] * 2, done.stderr
+''')
+    process = script(str(tmp_path / 'program.py'), save(linear))
+    assert process.stdout.splitlines() == ['3 2 1 True'] * 2, process.stderr
 
 
 def test_what_a_config_sets_stays():

@@ -611,7 +611,8 @@ else:
 '''
 
 
-@pytest.mark.parametrize('state', [pytest.param('', marks=pytest.mark.slow), BUSY], ids=['idle', 'busy'])
+@pytest.mark.slow
+@pytest.mark.parametrize('state', ['', BUSY], ids=['idle', 'busy'])
 def test_left_open_when_the_process_and_a_forked_child_exit(toy, state):
     assert python(OPEN.format(toy.model_dir) + state + FORK) == '0\n'
 

@@ -162,8 +162,8 @@ with predictor.from_saved_model(sys.argv[1]) as predict_fn:
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
 @pytest.mark.parametrize('calls', [20_000, *(
     pytest.param(calls, marks=pytest.mark.slow) for calls in (100_000, 1_000_000))])
-def test_predictions_do_not_grow_the_process(save, calls):
-    printed, _ = python(f'''
+def test_predictions_do_not_grow_the_process(save, calls, script, tmp_path):
+    (tmp_path / 'program.py').write_text(f'''
 import os, sys
 from estimator_inference import FastPredict, predictor, tf
 
@@ -181,8 +181,9 @@ with predictor.from_saved_model(sys.argv[1]) as predict_fn, \\
                 before = megabytes()
             ask(i)
         print(megabytes() - before)
-''', save(linear))
-    assert [float(grown) < 20 for grown in printed.splitlines()] == [True, True], printed
+''')
+    process = script(str(tmp_path / 'program.py'), save(linear), cwd='/')
+    assert [float(grown) < 20 for grown in process.stdout.splitlines()] == [True, True], process.stderr
 
 
 # The wheel.

@@ -3,6 +3,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -70,6 +71,16 @@ def test_last_words_of_an_import_that_kills_python_come_through(fake_tensorflow)
     process = python('import support.quiet', path)
     assert process.stderr.splitlines()[0] == 'F0000 last words' and 'noise' not in process.stderr
     assert process.returncode < 0
+
+
+@pytest.mark.parametrize('caught', [
+    'try:\n    interrupt()\nexcept KeyboardInterrupt as error:\n    raise ImportError("failed") from error',
+    'class Deleted:\n    def __del__(self):\n        interrupt()\nDeleted()\ntime.sleep(60)'],
+    ids=['by an import in C++', 'by a destructor'])
+def test_an_interrupt_that_is_caught_while_tensorflow_is_imported(caught, fake_tensorflow):
+    path = fake_tensorflow(f'import signal, time\ninterrupt = lambda: signal.raise_signal(signal.SIGINT)\n{caught}')
+    process = python('import support', path)
+    assert (process.stderr, process.returncode) == ('-c: interrupted\n', -signal.SIGINT)
 
 
 # The help, and hints.

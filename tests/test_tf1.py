@@ -147,6 +147,7 @@ def test_keras_3_was_used_before(use):
 
 
 @since_2_16
+@pytest.mark.slow
 def test_keras_2_was_used_before():
     code = 'import tensorflow as tf; tf.keras.Model; import estimator_inference.tf1; print(tf.estimator.Estimator)'
     assert 'EstimatorV2' in python(code, TF_USE_LEGACY_KERAS='1').stdout

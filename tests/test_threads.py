@@ -205,9 +205,10 @@ end_threads()
 @pytest.mark.parametrize('kind', ['FastPredict 4', *slow(*SLOW_KINDS)])
 @pytest.mark.parametrize('daemon', ['daemon', *slow('not')])
 @pytest.mark.parametrize('code, expected', [
-    ('pass', 0), ('os.kill(os.getpid(), signal.SIGINT); time.sleep(60)', -signal.SIGINT),
-    *slow(('raise SystemExit(3)', 3), ('os._exit(4)', 4),
-          ('os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM))],
+    ('pass', 0), *slow(
+        ('os.kill(os.getpid(), signal.SIGINT); time.sleep(60)', -signal.SIGINT),
+        ('raise SystemExit(3)', 3), ('os._exit(4)', 4),
+        ('os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM))],
     ids=['return', 'SIGINT', 'SystemExit', '_exit', 'SIGTERM'])
 def test_ends_meanwhile(python, kind, daemon, code, expected):
     others_end = 'threading.Thread(target=lambda: (threading.main_thread().join(), stop.set())).start()\n'
