@@ -87,6 +87,7 @@ def script(reads: Optional[str] = None, writes: Optional[str] = None, cluster: b
     def decorate(main):
         @functools.wraps(main)
         def run(argv: Optional[Sequence[str]] = None) -> None:
+            errors.raise_on_interrupt()
             parser = Parser(sys.modules[main.__module__].__doc__)
             for name, default in {**directories, **flags, 'device': 'auto'}.items():
                 options = default if isinstance(default, dict) else {**_FLAGS[name], 'default': default}

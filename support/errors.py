@@ -61,10 +61,6 @@ def reason(error: BaseException) -> str:
 def _excepthook(kind, error, traceback):
     if kind is KeyboardInterrupt:
         print(f'{name()}: interrupted', file=sys.stderr)
-    elif isinstance(error.__cause__, KeyboardInterrupt):  # while a module in C++ is imported, it comes as an ImportError
-        _excepthook(KeyboardInterrupt, error.__cause__, traceback)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)  # Python would end with 1
     elif issubclass(kind, ImportError):  # those of tf1.py and remote.py say themselves what to do
         hint = f' in {sys.executable}: run make run, or pip install -r {from_here(ROOT)}/requirements.txt'
         print(f'{name()}: {error}{hint if kind is ModuleNotFoundError else ""}', file=sys.stderr)
@@ -81,4 +77,21 @@ def _unraisablehook(unraisable):
         sys.__unraisablehook__(unraisable)
 
 
+def _end_at_once(*_):
+    os.write(_stderr, f'{name()}: interrupted\n'.encode())
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def raise_on_interrupt() -> None:
+    """Makes Ctrl-C a KeyboardInterrupt from here on: there is something to clean up."""
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 sys.excepthook, sys.unraisablehook = _excepthook, _unraisablehook
+# While modules are imported a KeyboardInterrupt may be lost: in a destructor, and in a module in C++, which makes an
+# ImportError of it, which TensorFlow catches where a package is optional.
+_stderr = os.dup(2)  # quiet.py has TensorFlow write elsewhere meanwhile
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _end_at_once)

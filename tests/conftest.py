@@ -11,7 +11,8 @@ from processes import ROOT, Process  # noqa: F401  ROOT for the tests
 
 def pytest_pycollect_makemodule():
     """Imports support before TensorFlow, in pytest-xdist's workers only: its controller needs neither."""
-    import support  # noqa: F401
+    from support import errors
+    errors.raise_on_interrupt()  # in what is tested, and in pytest
 
 
 @pytest.fixture(scope='session')

@@ -73,12 +73,15 @@ def test_last_words_of_an_import_that_kills_python_come_through(fake_tensorflow)
     assert process.returncode < 0
 
 
-@pytest.mark.parametrize('caught', [
-    'try:\n    interrupt()\nexcept KeyboardInterrupt as error:\n    raise ImportError("failed") from error',
-    'class Deleted:\n    def __del__(self):\n        interrupt()\nDeleted()\ntime.sleep(60)'],
-    ids=['by an import in C++', 'by a destructor'])
-def test_an_interrupt_that_is_caught_while_tensorflow_is_imported(caught, fake_tensorflow):
-    path = fake_tensorflow(f'import signal, time\ninterrupt = lambda: signal.raise_signal(signal.SIGINT)\n{caught}')
+DESTRUCTOR = 'class Deleted:\n    def __del__(self):\n        interrupt()\nDeleted()\ntime.sleep(60)'
+
+
+@pytest.mark.parametrize('code', [
+    'try:\n    interrupt()\nexcept BaseException:\n    time.sleep(60)', DESTRUCTOR,
+    f'from support import errors\nerrors.raise_on_interrupt()\n{DESTRUCTOR}'],
+    ids=['imported by what catches it', 'imported, in a destructor', 'at work, in a destructor'])
+def test_an_interrupt_is_not_lost(code, fake_tensorflow):
+    path = fake_tensorflow(f'import signal, time\ninterrupt = lambda: signal.raise_signal(signal.SIGINT)\n{code}')
     process = python('import support', path)
     assert (process.stderr, process.returncode) == ('-c: interrupted\n', -signal.SIGINT)
 
