@@ -4,7 +4,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 from typing import Iterator, Union
 
 import tensorflow.compat.v1 as tf
@@ -51,7 +50,7 @@ def is_complete(export_dir: Path) -> bool:
     Its name is a number, its timestamp; its `saved_model.pb` can be read and has the checksum that was written with it,
     if any; and all files of its variables are there.
     """
-    export_dir = os.fsdecode(export_dir)
+    export_dir = os.fsdecode(export_dir).rstrip('/')
     if not os.path.basename(export_dir).isdecimal():
         return False
     try:
@@ -112,13 +111,19 @@ def write_checksum(export_dir: Path) -> None:
 
 
 def remove_old(export_dir: Path, keep: int) -> list[str]:
-    """Removes the oldest complete exports beside `export_dir` until `keep` are left with it; returns their paths."""
-    export_dir = os.fsdecode(export_dir)
-    others = [other for other in complete(os.path.dirname(export_dir)) if other != export_dir]
+    """Removes the oldest complete exports beside `export_dir` until `keep` are left with it; returns their paths.
+
+    Raises:
+      ValueError: `keep` is less than 1.
+    """
+    if keep < 1:
+        raise ValueError(f'expected to keep 1 or more exports, got {keep}')
+    export_dir_base, timestamp = os.path.split(os.fsdecode(export_dir).rstrip('/'))
+    others = [other for other in complete(export_dir_base or '.') if os.path.basename(other) != timestamp]
     for other in others[keep - 1:]:
         temporary = os.path.join(os.path.dirname(other), f'temp-{os.path.basename(other)}')
-        os.rename(other, temporary)  # at once it is no export any more, for a reader
-        shutil.rmtree(temporary)
+        tf.gfile.Rename(other, temporary)  # at once it is no export any more, for a reader
+        tf.gfile.DeleteRecursively(temporary)
     return others[keep - 1:]
 
 

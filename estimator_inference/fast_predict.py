@@ -44,7 +44,8 @@ class FastPredict:
           RuntimeError: The process was forked from one that had used TensorFlow, or a prediction hook asked to stop.
         """
         check_process('FastPredict')
-        self._spec = feature_spec
+        # A copy, since the caller may change theirs.
+        self._spec = feature_spec = tf.nest.map_structure(lambda spec: spec, feature_spec)
         specs = [(name, spec) for name, spec, _ in _leaves('features', feature_spec, feature_spec)]
         if not specs:
             raise ValueError(f'expected a TensorSpec, or a dict of at least one, got {feature_spec}')
@@ -110,7 +111,7 @@ class FastPredict:
 
 
 def _leaves(name: str, spec: Any, features: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yields (name, TensorSpec, value) for each leaf of dicts, tuples and lists,.
+    """Yields (name, TensorSpec, value) for each leaf of dicts, tuples and lists.
 
     Raises:
       ValueError: The features are built otherwise than their spec.

@@ -75,7 +75,7 @@ class FastSession:
         self.session, self._fetches, self._owner = session, list(fetches), owner
         # Python functions in the graph too: in the thread that calls, they would be given a signal handler's error.
         in_pool = (config.inter_op_parallelism_threads > 0 or len(config.session_inter_op_thread_pool) > 0
-                   or any('PyFunc' in op.type for op in ancestors(self._fetches, [])))
+                   or _calls_python(session.graph, self._fetches))
         self._run_options = config_pb2.RunOptions(inter_op_thread_pool=0 if in_pool else -1)
         self._lock = threading.RLock()  # a signal handler may call, or close, meanwhile
         self._functions: dict[tuple[str, ...], Callable] = {}
@@ -124,20 +124,19 @@ class FastSession:
         def run_and_copy(arrays, _):
             try:
                 outputs = run(arrays, None)
-            except tf.errors.InternalError:  # something other than str and bytes, for one; most often there is none
-                given, arrays = arrays, list(arrays)
+            except tf.errors.InternalError:  # something other than str and bytes, for one
                 for i in strings:
-                    arrays[i] = feeds[i].to_bytes(arrays[i])
-                if all(np.array_equal(given[i], arrays[i]) for i in strings):
-                    raise
-                outputs = run(arrays, None)
+                    feeds[i].check_strings(arrays[i])
+                raise
             for i in shared:
                 outputs[i] = outputs[i].copy()
             return outputs
         return run_and_copy
 
     def _make_run(self, feeds):
-        for session in filter(None, (self._frozen, self.session)):
+        # With fewer feeds more of the graph runs, and that may be stateful.
+        frozen = self._frozen and _is_freezable(self.session.graph, feeds, self._fetches)
+        for session in (self._frozen, self.session) if frozen else (self.session,):
             if session not in self._answers:
                 with _private_api.extending(session.graph):
                     self._answers[session] = [_answer(session.graph.get_tensor_by_name(tensor.name))
@@ -151,9 +150,9 @@ class FastSession:
 
     def _freeze(self, feeds, config):
         """Returns a session for a copy of the graph with its variables made constants, or None."""
-        if any(device.device_type != 'CPU' for device in self.session.list_devices()):
+        if [device.device_type for device in self.session.list_devices()] != ['CPU']:
             return None  # the single-threaded executor runs on one device
-        if not _is_freezable(self.session.graph, feeds, self._fetches):
+        if config.experimental.executor_type or not _is_freezable(self.session.graph, feeds, self._fetches):
             return None
         try:
             with _private_api.undeprecated():
@@ -196,6 +195,19 @@ def ancestors(tensors: Iterable[tf.Tensor], feeds: Iterable[tf.Tensor]) -> list[
             pending += op.control_inputs
             pending += [tensor.op for tensor in op.inputs if tensor.name not in fed]
     return list(found.values())
+
+
+def _calls_python(graph, fetches):
+    """Whether functions in Python run to compute `fetches`, also within the graph's functions."""
+    ops = ancestors(fetches, [])
+    if not any('func' in attr.type for op in ops if op.op_def is not None for attr in op.op_def.attr):
+        return any('PyFunc' in op.type for op in ops)
+    try:
+        graph_def = graph.as_graph_def()
+    except ValueError:
+        return False  # over the 2 GB of a GraphDef
+    return any('PyFunc' in node.op for nodes in (graph_def.node, *(function.node_def for function in
+                                                                   graph_def.library.function)) for node in nodes)
 
 
 # The dtypes of the operation Snapshot on the CPU.

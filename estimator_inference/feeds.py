@@ -6,7 +6,7 @@ There is one rule and one form of message, for the predictor and for FastPredict
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Iterable, Mapping
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -63,10 +63,10 @@ class Feed:
     def expected(self) -> str:
         return f'{self.name}: expected {described(self.tensor)}'
 
-    def to_bytes(self, array: np.ndarray) -> np.ndarray:
-        """Returns an array of objects as one of bytes; raises ValueError where one is neither str nor bytes."""
+    def check_strings(self, array: np.ndarray) -> None:
+        """Raises ValueError where an array of objects has one that is neither str nor bytes."""
         try:
-            return np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
+            np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f'{self.expected}, got {shown(array.tolist())}: {error!s:.200}') from None
 
@@ -83,6 +83,13 @@ def _faster(check, dtype, shapes):
             pass  # it is told by check
         return check(value)
     return array
+
+
+def check_keys(given: Iterable, feeds: Mapping[str, Feed]) -> None:
+    """Raises ValueError where a key is given that no feed has."""
+    unknown = [key for key in given if key not in feeds]
+    if unknown:
+        raise ValueError(f'unknown inputs {shown(unknown)}: expected {list(feeds)}')
 
 
 def described(tensor: Any) -> str:

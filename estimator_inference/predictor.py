@@ -18,7 +18,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from estimator_inference import _private_api, exports
 from estimator_inference.fast_session import FastSession, ancestors, check_process, tuned
-from estimator_inference.feeds import Feed, Missing, described, shown
+from estimator_inference.feeds import Feed, Missing, check_keys, described, shown
 
 
 class Predictor:
@@ -47,6 +47,7 @@ class Predictor:
         tensors = {tensor.name: self._feeds[key] for key, tensor in self.feed_tensors.items()}
         # How many values the short way takes. Where two keys feed one tensor, it is never taken.
         self._count = len(tensors) if len(tensors) == len(self._feeds) else None
+        self._enough: set[tuple[str, ...]] = set()  # the tensors that it has been found to be enough to feed
         self._outputs = tuple(self.fetch_tensors)
         self._fast_session = FastSession(session, list(tensors.values()), list(self.fetch_tensors.values()), config,
                                          freeze)
@@ -105,21 +106,22 @@ class Predictor:
 
     def _general(self, input_dict):
         """Returns (function, arrays) for inputs some of which may be left out, or tells what is wrong with them."""
-        unknown = [key for key in input_dict if key not in self._feeds]
-        if unknown:
-            raise ValueError(f'unknown inputs {shown(unknown)}: expected {list(self._feeds)}')
+        check_keys(input_dict, self._feeds)
         given = {}  # of two values for one tensor, the later one
         for key, value in input_dict.items():
             if value is not None:
                 feed = self._feeds[key]
                 given[feed.tensor.name] = feed, feed.check(value)
-        feeds = [feed for feed, _ in given.values()]
-        needed = {op.name for op in ancestors(self.fetch_tensors.values(), [feed.tensor for feed in feeds])
-                  if op.type == 'Placeholder'} if len(given) < len(self._feeds) else ()
-        for feed in self._feeds.values():
-            if feed.tensor.op.name in needed:
-                raise ValueError(f'missing {feed.expected}')
-        return self._fast_session.function(feeds), [array for _, array in given.values()]
+        names = tuple(sorted(given))
+        feeds = [given[name][0] for name in names]
+        if names not in self._enough:
+            needed = {op.name for op in ancestors(self.fetch_tensors.values(), [feed.tensor for feed in feeds])
+                      if op.type == 'Placeholder'}
+            for feed in self._feeds.values():
+                if feed.tensor.op.name in needed:
+                    raise ValueError(f'missing {feed.expected}')
+            self._enough.add(names)
+        return self._fast_session.function(feeds), [given[name][1] for name in names]
 
 
 def from_saved_model(export_dir: exports.Path, signature_def_key: Optional[str] = None,
@@ -146,6 +148,7 @@ def from_saved_model(export_dir: exports.Path, signature_def_key: Optional[str] 
         signature key; a graph for another device or TensorFlow; `exports.DamagedExport`: a damaged SavedModel.
       RuntimeError: No graph with these tags in the SavedModel, or the process was forked from one that had used
         TensorFlow.
+      KeyError: A name of no tensor.
       OSError: No SavedModel there.
     """
     check_process()
@@ -161,7 +164,8 @@ def from_saved_model(export_dir: exports.Path, signature_def_key: Optional[str] 
         raise RuntimeError(f'{export_dir} has no graph with the tags {sorted(tag_set)}, '
                            f'only with {[sorted(tags) for tags in meta_graphs]}')
     if input_names is None and signature_def is None:
-        signature_def = _signature_def(export_dir, meta_graphs[tag_set].signature_def, signature_def_key)
+        signature_def = _signature_def(export_dir, meta_graphs[tag_set].signature_def,
+                                       signature_def_key or 'serving_default')
 
     freeze, graph, config = graph is None, graph or tf.Graph(), tuned(config)
     session = tf.Session(graph=graph, config=config)
@@ -207,11 +211,10 @@ def from_estimator(estimator: Any, serving_input_receiver_fn: Callable, output_k
         key, export_outputs = output_key or 'serving_default', spec.export_outputs or {}
         if key not in export_outputs:
             raise KeyError(f'no export output {key!r}, only {sorted(export_outputs)}')
-        return export_outputs[key].as_signature_def(receiver.receiver_tensors)
+        return _signature_tensors(graph, export_outputs[key].as_signature_def(receiver.receiver_tensors))
 
     freeze, graph = graph is None, graph or tf.Graph()
-    session, signature_def, config = open_estimator(estimator, features, tensors, graph, config)
-    feeds, fetches = _signature_tensors(graph, signature_def)
+    session, (feeds, fetches), config = open_estimator(estimator, features, tensors, graph, config)
     return Predictor(session, feeds, fetches, config, freeze)
 
 
@@ -219,6 +222,8 @@ def open_estimator(estimator: Any, features_fn: Callable, fetches_fn: Callable, 
                    config: Optional[config_pb2.ConfigProto], hooks_fn: Callable[[Any], Sequence] = lambda spec: (),
                    ) -> tuple[tf.Session, Any, config_pb2.ConfigProto]:
     """Builds the graph that `Estimator.predict` builds, restores the newest checkpoint, and leaves its session open.
+
+    The session is of this process, whatever `master` the RunConfig names.
 
     Args:
       estimator: A `tf.estimator.Estimator`.
@@ -260,10 +265,10 @@ def _as_dict(input_dict, keys):
 
 
 def _signature_def(export_dir, signature_defs, key):
-    for name in (key or 'serving_default', f'default_input_alternative:{key}'):  # as old exports of several heads have
+    for name in (key, f'default_input_alternative:{key}'):  # as old exports of several heads have
         if name in signature_defs:
             return signature_defs[name]
-    raise ValueError(f'{export_dir} has no signature {key or "serving_default"!r}, only {sorted(signature_defs)}')
+    raise ValueError(f'{export_dir} has no signature {key!r}, only {sorted(signature_defs)}')
 
 
 def _load(session, tag_set, export_dir):

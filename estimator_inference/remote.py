@@ -18,7 +18,7 @@ from typing import Any, Mapping, Optional, Sequence
 import numpy as np
 import tensorflow as tf
 
-from estimator_inference.feeds import Feed, shown
+from estimator_inference.feeds import Feed, check_keys
 
 try:
     import grpc
@@ -63,7 +63,7 @@ class Connection:
             raise ImportError("gRPC needs tensorflow-serving-api: pip install 'estimator-inference[serving]', or "
                               'tensorflow-serving-api of the version of TensorFlow')
         self._address, self._model, self._timeout = address, model, timeout
-        self._channel = grpc.insecure_channel(address)
+        self._channel = grpc.insecure_channel(address, [('grpc.max_receive_message_length', -1)])
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def ask(self, method: str, request: Any) -> Any:
@@ -79,15 +79,19 @@ class Connection:
         request = classification_pb2.ClassificationRequest()
         request.input.example_list.examples.extend(examples)
         response = self.ask('Classify', request)
-        flowers = [answer.classes for answer in response.result.classifications]
-        return ([[entry.label for entry in entries] for entries in flowers],
-                [[entry.score for entry in entries] for entries in flowers], response.model_spec.version.value)
+        answers = [answer.classes for answer in response.result.classifications]
+        return ([[entry.label for entry in entries] for entries in answers],
+                [[entry.score for entry in entries] for entries in answers], response.model_spec.version.value)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
 
     def __enter__(self) -> Connection:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._channel.close()
+        self.close()
 
 
 class RemotePredictor(Connection):
@@ -127,9 +131,7 @@ class RemotePredictor(Connection):
           ValueError: An unknown key, or a value that can't be cast or doesn't fit.
           RemoteError: The server doesn't answer, or refuses.
         """
-        unknown = [key for key in input_dict if key not in self._feeds]
-        if unknown:
-            raise ValueError(f'unknown inputs {shown(unknown)}: expected {list(self._feeds)}')
+        check_keys(input_dict, self._feeds)
         request = predict_pb2.PredictRequest()
         request.model_spec.signature_name = self._signature
         for key, value in input_dict.items():
@@ -171,8 +173,8 @@ def classify_rest(address: str, model: str, examples: Sequence[Mapping[str, floa
     try:
         version = int(ask('/metadata')['model_spec']['version'])
         results = ask(f'/versions/{version}:classify', json.dumps({'examples': list(examples)}).encode())['results']
-        return ([[label for label, _ in flower] for flower in results],
-                [[float(score) for _, score in flower] for flower in results], version)
+        return ([[label for label, _ in entries] for entries in results],
+                [[float(score) for _, score in entries] for entries in results], version)
     except RemoteError:  # some are LookupErrors or ValueErrors themselves
         raise
     except (LookupError, TypeError, ValueError) as error:

@@ -103,6 +103,9 @@ def _add_what_estimator_imports() -> None:
     # Since 2.16: the entry for Estimator in the tables of @estimator_export, the decorator of its public names.
     # Without it, no module of Estimator can be imported.
     from tensorflow.python.util import tf_export
+    if not hasattr(tf_export, 'ESTIMATOR_API_NAME'):
+        for name in [name for name in sys.modules if name.partition('.')[0] == 'tensorflow_estimator']:
+            del sys.modules[name]  # what an earlier import, which failed, has left
     attributes = type(tf_export.API_ATTRS['tensorflow'])
     tf_export.ESTIMATOR_API_NAME = 'estimator'
     tf_export.API_ATTRS['estimator'] = attributes('_estimator_api_names', '_estimator_api_constants')

@@ -18,11 +18,11 @@ def save(tmp_path):
     """Saves the graph that `build` makes, which returns (inputs, outputs) or {signature: (inputs, outputs)}."""
     graphs = []  # the functions of tf.py_func live as long as the graph they were made in
 
-    def run(build, *args, tags=(('serve',),), path=None, as_text=False):
+    def run(build, *args, tags=(('serve',),), path=None, as_text=False, config=None):
         export_dir = str(path or tmp_path / f'export-{len(os.listdir(tmp_path))}')
         builder = tf.saved_model.builder.SavedModelBuilder(export_dir)
         graphs.append(tf.Graph())
-        with graphs[-1].as_default(), tf.Session() as session:
+        with graphs[-1].as_default(), tf.Session(config=config) as session:
             signatures = build(*args)
             if isinstance(signatures, tuple):
                 signatures = {'serving_default': signatures}

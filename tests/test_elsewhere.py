@@ -1,5 +1,6 @@
 """Models and programs that were made for TensorFlow 1.x: what `tf.Session()` loads and runs, a Predictor does too."""
 import collections
+import itertools
 import os
 import re
 import signal
@@ -86,6 +87,46 @@ def test_a_variable_that_an_operation_beside_the_signature_assigns_to(save, use_
         assert predict_fn({'x': [1]})['y'] == [1]
         predict_fn.session.run('set:0')
         assert predict_fn({'x': [1]})['y'] == [2]
+
+
+def test_a_part_that_runs_only_where_an_input_is_left_out(save):
+    def build():
+        x, count = tf.placeholder(tf.float32, []), variable('count', 0)
+        tf.identity(tf.assign_add(count, 1), 'increment')
+        inner = x + count
+        return {'x': x, 'inner': inner}, {'y': inner * variable('w', 2)}
+
+    with predictor.from_saved_model(save(build)) as predict_fn:
+        for count in range(3):
+            assert predict_fn({'x': 1, 'inner': 5}) == {'y': 10} and predict_fn({'x': 1}) == {'y': 2 * (1 + count)}
+            predict_fn.session.run('increment:0')
+
+
+def test_optional_inputs_in_any_order(save):
+    def build():
+        tensors = {key: tf.placeholder_with_default(1., []) for key in 'abc'}
+        return tensors, {'y': tensors['a'] + 10 * tensors['b'] + 100 * tensors['c']}
+
+    with predictor.from_saved_model(save(build)) as predict_fn:
+        for keys in itertools.permutations('abc', 2):
+            inputs = {key: 2 + 'abc'.index(key) for key in keys}
+            expected = sum({'a': 1, 'b': 1, 'c': 1, **inputs}[key] * 10 ** i for i, key in enumerate('abc'))
+            assert predict_fn(inputs) == {'y': expected}
+        assert len(predict_fn._fast_session._functions) == 1 + 3  # one for all inputs, and one for each two
+
+
+def test_a_model_on_two_devices(save):
+    config = tf.ConfigProto(device_count={'CPU': 2})
+
+    def build():
+        x = tf.placeholder(tf.float32, [None])
+        with tf.device('/device:CPU:1'):
+            product = x * variable('w', 2)
+        with tf.device('/device:CPU:0'):
+            return {'x': x}, {'y': product + 1}
+
+    with predictor.from_saved_model(save(build, config=config), config=config) as predict_fn:
+        assert predict_fn({'x': [1, 2]})['y'].tolist() == [3, 5]
 
 
 def placed(device):
@@ -374,6 +415,9 @@ def test_the_names_that_programs_use(save):
 def test_the_key_of_one_head_of_several(save):
     export_dir = save(lambda: {'default_input_alternative:linear': linear(), 'serving_default': double()})
     with predictor.from_saved_model(export_dir, signature_def_key='linear') as predict_fn:
+        assert predict_fn({'x': [[1]]})['y'].tolist() == [[4]]
+    old = save(lambda: {'default_input_alternative:serving_default': linear()})
+    with predictor.from_saved_model(old) as predict_fn:
         assert predict_fn({'x': [[1]]})['y'].tolist() == [[4]]
     with pytest.raises(ValueError, match=r"no signature 'other', only \['default_input_alternative:linear', 'serv"):
         predictor.from_saved_model(export_dir, 'other')

@@ -131,6 +131,19 @@ def test_remove_old(save, tmp_path, keep, left):
     assert sorted(os.listdir(tmp_path / 'exports')) == sorted([*left, '40', 'notes'])
 
 
+@pytest.mark.parametrize('path', ['exports//30', 'exports/30/', './exports/30', b'exports/30'])
+def test_remove_old_keeps_the_export_however_its_path_is_written(save, tmp_path, path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('20', '30'):
+        save(linear, path=f'exports/{name}')
+    with pytest.raises(ValueError, match='expected to keep 1 or more exports, got 0'):
+        exports.remove_old(path, 0)
+    assert [os.path.basename(removed) for removed in exports.remove_old(path, 1)] == ['20']
+    assert os.listdir('exports') == ['30'] and exports.is_complete(path)
+    monkeypatch.chdir('exports')
+    assert exports.remove_old('30', 1) == []
+
+
 def test_paths_of_each_kind(save, tmp_path):
     export_dir = save(linear, path=tmp_path / 'exports' / '7')
     for path in (tmp_path / 'exports', str(tmp_path / 'exports'), os.fsencode(tmp_path / 'exports')):

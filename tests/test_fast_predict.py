@@ -446,7 +446,10 @@ def test_prediction_hook_that_fails_while_opening(estimator_of, mode, when):
     in_thread(ask)
 
 
-def test_interrupted_call_leaves_no_answer_for_the_next(estimator_of):
+@pytest.mark.parametrize('within', [lambda function: function, tensorflow.function,
+                                    lambda function: lambda f: tf.cond(tf.size(f) > 0, lambda: function(f), lambda: f)],
+                         ids=['graph', 'tf.function', 'tf.cond'])
+def test_interrupted_call_leaves_no_answer_for_the_next(estimator_of, within):
     is_asked, goes_on = threading.Event(), threading.Event()
 
     def wait(array):
@@ -460,7 +463,8 @@ def test_interrupted_call_leaves_no_answer_for_the_next(estimator_of):
         time.sleep(.5)
         goes_on.set()
 
-    estimator = estimator_of(lambda f: tf.ensure_shape(tf.numpy_function(wait, [f], tf.float32), [None, 2]))
+    call = within(lambda f: tf.numpy_function(wait, [f], tf.float32))
+    estimator = estimator_of(lambda f: tf.ensure_shape(call(f), [None, 2]))
     with FastPredict(estimator, SPEC) as fast_predict:
         threading.Thread(target=interrupt, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
