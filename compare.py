@@ -30,8 +30,8 @@ import tensorflow as tf2
 from estimator_inference import exports, predictor, tf
 from export import serving_input_receiver_fn
 from model import model_fn
-from support.command_line import directory, new_file
-from support.errors import Fault, WrongAnswer
+from support.command_line import directory
+from support.errors import Fault, WrongAnswer, install
 from support.timing import check, number_in, seconds
 
 ROUNDS = 10
@@ -104,11 +104,8 @@ def open_tf2(model, stack):
     loaded = tf2.saved_model.load(model.export_dir)
     stack.callback(lambda: loaded)  # its variables live as long as it does
     signature = loaded.signatures['serving_default']
-
-    def predict_fn(numbers):
-        outputs = signature(number=tf2.constant([[nb] for nb in numbers], tf2.float32))
-        return {key: output.numpy() for key, output in outputs.items()}
-    return predict_fn
+    return lambda numbers: {key: output.numpy() for key, output in signature(
+        number=tf2.constant([[nb] for nb in numbers], tf2.float32)).items()}
 
 
 def open_function(model, stack, make):
@@ -162,7 +159,7 @@ POSTS = [
     Row('FastPredict as the posts have it', functools.partial(open_generator, kind=PostsFastPredict), share=0.2,
         post_b=352e-6, lags=True),
     Row('FastPredict on a generator', open_generator),
-    Row('the same, 10 a call', open_generator, batch=10, post_b=238e-6),
+    Row('FastPredict, 10 a call (post B one by one)', open_generator, batch=10, post_b=238e-6),
     Row('Session.run: what tf.contrib.predictor did', open_session, post_a='"100x"', post_b=178e-6),
 ]
 BEYOND = [
@@ -314,8 +311,7 @@ def same_export(export_dir_base: str, checkpoint: str) -> str:
                         help='take the newest export there, whose input is `number` (default: make one)'),
         examples=10_000,
         rows=dict(nargs='+', choices=NAMES, default=NAMES, metavar='NAME',
-                  help='what to measure (default: all): ' + ', '.join(map('"{}"'.format, NAMES))),
-        json=dict(type=new_file, metavar='FILE', help='write the full figures there'))
+                  help='what to measure (default: all): ' + ', '.join(map('"{}"'.format, NAMES))), json=None)
 def main(args):
     tf.logging.set_verbosity(tf.logging.ERROR)
     estimator = tf.estimator.Estimator(model_fn, args.model_dir, params=args.params)
@@ -326,8 +322,9 @@ def main(args):
 
     machine = describe_machine(
         args.device, 5 + len(rows) + sum(args.examples * row.share * (row.post_b or 1e-4) for row in rows))
-    print(f'Checkpoint {checkpoint}, export {export_dir or "made of it now"}; {args.examples:,} examples a row, '
-          'of the first a hundredth, of the second a fifth')
+    print(f'Checkpoint {checkpoint}, export {export_dir or "made of it now"}')
+    fewer = ''.join(f'; {row.name}: {max(1, round(args.examples * row.share)):,}' for row in rows if row.share < 1)
+    print(f'{args.examples:,} examples a row{fewer}')
     variables = tf.train.load_checkpoint(checkpoint)
     layers = [(variables.get_tensor(f'{name}/kernel'), variables.get_tensor(f'{name}/bias'))
               for name in ('hidden', 'dense') if variables.has_tensor(f'{name}/kernel')]
@@ -346,7 +343,7 @@ def main(args):
             print_row(*table_row(records[-1], baseline))
     missing = ', '.join(row.name for row in asked if row not in rows)
     if missing:
-        print(f"Not installed: {missing}. To compare with them: pip install '.[benchmark]'")
+        print(f'Not installed: {missing}. To compare with them: {install("benchmark")}')
     write_json(args.json, machine=machine, checkpoint=checkpoint, rows=records)
 
 

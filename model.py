@@ -12,8 +12,7 @@ def model_fn(features, labels, mode, params):
       params: {} for the posts' model. `hidden_units`: the size of post B's hidden layer. `learning_rate`: Adam's, a
         number or a function that returns a tensor.
     """
-    if isinstance(features, dict):
-        features = features['feature']
+    features = features['feature'] if isinstance(features, dict) else features
 
     if params.get('hidden_units'):
         # Post B's changed outputs: a dict, and the SavedModel returns both under these keys.

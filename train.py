@@ -11,8 +11,8 @@ from model import model_fn
 
 def train_generator_fn():
     """Yields the examples: features [n, n], labels [2n]."""
-    for number in range(100):
-        yield [number, number], [2 * number]
+    for n in range(100):
+        yield [n, n], [2 * n]
 
 
 def train_input_fn():

@@ -50,6 +50,7 @@ def start(task, cluster, *args):
     metavar='N', type=positive, default=10_000, help='train until the step N (default: %(default)s)'))
 def main(args):
     cluster = {task: [address] for task, address in zip(TASKS, free_addresses(len(TASKS)))}
+    print('This takes about a minute.')
     print('TF_CONFIG.cluster:', json.dumps(cluster), flush=True)
     processes = {}
     try:

@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from support.command_line import Parser, new_file
-from support.errors import reason
+from support.errors import install, reason
 from support.timing import seconds
 
 GRAY = '#808080'  # legible on white and on black
@@ -47,7 +47,7 @@ def main(argv=None):
     if not args.picture.endswith(('.svg', '.png')):
         parser.error(f'expected a picture that ends in .svg or .png, got {args.picture}')
     if importlib.util.find_spec('matplotlib') is None:
-        sys.exit("beyond.plot needs matplotlib: pip install '.[plot]'")
+        sys.exit(f'beyond.plot needs matplotlib: {install("plot")}')
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot

@@ -14,7 +14,6 @@ from support import script  # before TensorFlow
 from compare import ROWS, Model, Stopwatch, describe_machine, print_row, progress, write_json
 from estimator_inference import tf
 from export import serving_input_receiver_fn
-from support.command_line import new_file
 from support.timing import seconds
 
 PARAMETERS_AND_BATCHES = [(4, (1, 10, 100, 1000, 10_000)), (1000, (1,)), (100_000, (1,)), (1_000_000, (1,)),
@@ -67,12 +66,12 @@ def in_child(function, *args):
         return pool.submit(function, *args).result()
 
 
-@script(examples=10_000, rows=dict(nargs='+', choices=NAMES, default=NAMES, metavar='NAME',
-                                   help='what to measure (default: all): ' + ', '.join(map('"{}"'.format, NAMES))),
-        json=dict(type=new_file, metavar='FILE', help='write the full figures there'))
+@script(examples=10_000, json=None, rows=dict(
+    nargs='+', choices=NAMES, default=NAMES, metavar='NAME',
+    help='what to measure (default: all): ' + ', '.join(map('"{}"'.format, NAMES))))
 def main(args):
     names = [name for name in NAMES if name in args.rows]
-    machine = describe_machine(args.device, 200)
+    machine = describe_machine(args.device, 200 * len(names) / len(NAMES))
     widths = 10, 7, *(max(16, len(HEADS[name]) + 1) for name in names)
     print_row('parameters', 'batch', *map(HEADS.get, names), widths=widths)
     records = []

@@ -8,16 +8,19 @@ The predictor is opened once, and called by all threads of the server. That serv
 in production, one such as gunicorn calls `create_app` with a predictor that each of its processes opens for itself.
 """
 import json
+import os
+import socket
 
 from support import script  # before TensorFlow
 from estimator_inference import exports, predictor
 from support.command_line import port
-from support.errors import Fault
+from support.errors import Fault, install
 
 try:
     import flask
+    from werkzeug import exceptions, serving
 except ModuleNotFoundError:
-    raise ImportError("Flask is missing: pip install '.[web]'") from None
+    raise ImportError(f'Flask is missing: {install("web")}') from None
 
 
 def create_app(predict_fn):
@@ -37,15 +40,29 @@ def create_app(predict_fn):
             return {'error': str(error)}, 400
         return app.response_class(content + '\n', mimetype='application/json')
 
+    @app.errorhandler(exceptions.HTTPException)
+    def refuse(error):
+        return {'error': error.description}, error.code
+
     return app
 
 
 @script(reads='saved_model', port=dict(type=port, default=5000, metavar='N', help='(default: %(default)s)'))
 def main(args):
-    with predictor.from_saved_model(exports.latest(args.export_dir)) as predict_fn:
+    export_dir = exports.latest(args.export_dir)
+    with predictor.from_saved_model(export_dir) as predict_fn:
         if 'number' not in predict_fn.feed_tensors or 'output' not in predict_fn.fetch_tensors:
             raise Fault(f"expected an export with an input 'number' and an output 'output', got {predict_fn}")
-        create_app(predict_fn).run(port=args.port, threaded=True)
+        try:
+            listening = socket.create_server(('127.0.0.1', args.port))
+        except OSError as error:
+            reason = os.strerror(error.errno)
+            raise Fault(f"can't listen on port {args.port} ({reason}): choose another --port") from None
+        print(f'Serving {export_dir} at http://127.0.0.1:{args.port}/', flush=True)
+        with listening:
+            serving.make_server('127.0.0.1', args.port, create_app(predict_fn), threaded=True,
+                                fd=listening.fileno()).serve_forever()
+        raise KeyboardInterrupt  # it returns at Ctrl-C
 
 
 if __name__ == '__main__':

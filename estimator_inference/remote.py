@@ -60,8 +60,8 @@ class Connection:
           ImportError: tensorflow-serving-api is missing.
         """
         if grpc is None:
-            raise ImportError("gRPC needs tensorflow-serving-api: pip install 'estimator-inference[serving]', or "
-                              'tensorflow-serving-api of the version of TensorFlow')
+            raise ImportError('gRPC needs what the extra `serving` installs: pip install '
+                              f"'tensorflow-serving-api=={'.'.join(tf.__version__.split('.')[:2])}.*'")
         self._address, self._model, self._timeout = address, model, timeout
         self._channel = grpc.insecure_channel(address, [('grpc.max_receive_message_length', -1)])
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)

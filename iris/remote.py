@@ -20,7 +20,7 @@ def seconds(text):
     return float(text)
 
 
-@script(host=dict(default='127.0.0.1', help='(default: %(default)s)'),
+@script(device=False, host=dict(default='127.0.0.1', help='(default: %(default)s)'),
         port=dict(type=port, metavar='N', help='(default: 8500, with --rest 8501)'),
         model=dict(default='iris', metavar='NAME', help='(default: %(default)s)'),
         timeout=dict(type=seconds, default=10, metavar='SECONDS', help='of a request (default: %(default)s)'),

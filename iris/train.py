@@ -8,7 +8,7 @@ from support import script  # before TensorFlow
 from estimator_inference import exports, tf
 from iris.classifier import build_classifier, feature_columns
 from iris.iris_data import EXPECTED, FLOWERS, SPECIES, load
-from support.command_line import directory, positive
+from support.command_line import positive
 from support.directories import writing_to
 
 
@@ -22,9 +22,7 @@ def eval_input_fn(features, labels=None):
     return tf.data.Dataset.from_tensors(dict(features) if labels is None else (dict(features), labels))
 
 
-@script(writes='iris/model', seed=1,
-        export_dir=dict(metavar='DIR', type=directory, default='iris/saved_model',
-                        help='where the export goes (default: %(default)s)'),
+@script(writes='iris/model', export_dir='iris/saved_model', seed=1,
         steps=dict(metavar='N', type=positive, default=1000, help='train until the step N (default: %(default)s)'))
 def main(args):
     classifier = build_classifier(args.model_dir, tf.estimator.RunConfig(tf_random_seed=args.seed))

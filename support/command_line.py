@@ -67,12 +67,14 @@ _FLAGS: dict[str, dict[str, Any]] = {
                  help='of the initial weights and the order of the examples (default: %(default)s)'),
     'hidden_units': dict(metavar='N', type=functools.partial(positive, most=10 ** 6),
                          help='put a hidden layer of N units in (default: none, or what the model has)'),
+    'json': dict(metavar='FILE', type=new_file, help='write the full figures there'),
     'device': dict(choices=('auto', 'cpu', 'gpu'), default='auto',
                    help='auto: the GPU, if there is one (default: %(default)s)'),
 }
 
 
-def script(reads: Optional[str] = None, writes: Optional[str] = None, cluster: bool = False, **flags: Any) -> Callable:
+def script(reads: Optional[str] = None, writes: Optional[str] = None, cluster: bool = False, device: bool = True,
+           **flags: Any) -> Callable:
     """Makes a `main(args)` a `main(argv=None)`, which parses flags and turns faults into a line and exit status 1.
 
     Args:
@@ -80,6 +82,7 @@ def script(reads: Optional[str] = None, writes: Optional[str] = None, cluster: b
         `args.params`, '.../saved_model' exports. It is --model-dir or --export-dir.
       writes: Likewise, of a directory that nobody else may write to meanwhile.
       cluster: Whether it obeys TF_CONFIG. Others train and predict on this machine alone.
+      device: Whether it runs a model, on the device that --device names.
       **flags: {name: default}, or {name: arguments for argparse} for a flag that is of this script alone.
     """
     directories = {_directory(default): default for default in (reads, writes) if default}
@@ -89,9 +92,9 @@ def script(reads: Optional[str] = None, writes: Optional[str] = None, cluster: b
         def run(argv: Optional[Sequence[str]] = None) -> None:
             errors.raise_on_interrupt()
             parser = Parser(sys.modules[main.__module__].__doc__)
-            for name, default in {**directories, **flags, 'device': 'auto'}.items():
+            for name, default in {**directories, **flags, **({'device': 'auto'} if device else {})}.items():
                 options = default if isinstance(default, dict) else {**_FLAGS[name], 'default': default}
-                parser.add_argument(_flag(name), **options)
+                parser.add_argument('--' + name.replace('_', '-'), **options)
             args = parser.parse_args(argv)
             if not cluster:
                 os.environ.pop('TF_CONFIG', None)
@@ -103,7 +106,8 @@ def script(reads: Optional[str] = None, writes: Optional[str] = None, cluster: b
 
 
 def _prepare(args, reads, writes, stack):
-    args.device = _use(args.device)
+    if hasattr(args, 'device'):
+        args.device = _use(args.device)
     if hasattr(args, 'seed'):
         args.seed %= 2 ** 31
         random.seed(args.seed)  # Keras's initializers draw their seeds there, and not from the RunConfig
@@ -129,18 +133,14 @@ def _directory(default):
     return 'model_dir' if os.path.basename(default) == 'model' else 'export_dir'
 
 
-def _flag(name):
-    return '--' + name.replace('_', '-')
-
-
 def _use(device):
     """Lets this process use the device that --device asks for, and returns its name."""
     if device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # TensorFlow looks for GPUs at its first use, after this
     gpus = tf.config.list_physical_devices('GPU')
     if device == 'gpu' and not gpus:
-        raise errors.Fault("--device gpu: TensorFlow sees no GPU: pip install 'tensorflow[and-cuda]', and "
-                           'TF_CPP_MIN_LOG_LEVEL=0 says more; or leave --device out')
+        raise errors.Fault(f'--device gpu: TensorFlow sees no GPU: {errors.install("gpu")}; or leave --device out '
+                           '(TF_CPP_MIN_LOG_LEVEL=0 says more)')
     return tf.config.experimental.get_device_details(gpus[0]).get('device_name', gpus[0].name) if gpus else 'CPU'
 
 
@@ -154,7 +154,7 @@ def _faults_as_lines(args, reads, writes):
         default = (reads or writes) if damaged else reads
         if default:
             given = getattr(args, _directory(default))
-            flags = () if given == default else (_flag(_directory(default)), given)
+            flags = () if given == default else ('--' + _directory(default).replace('_', '-'), given)
             sys.exit(f'{errors.reason(error)}: {f"move {given} away and " if damaged else ""}run '
                      f'{errors.command(_MAKERS[default], *flags)}')
         elif damaged:

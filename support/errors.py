@@ -38,6 +38,12 @@ def command(script: str, *flags: str) -> str:
     return shlex.join([*words, *flags])
 
 
+def install(extra: str) -> str:
+    """Returns the command that installs what an extra of pyproject.toml names, for this Python."""
+    repository = '.' if os.path.samefile(os.getcwd(), ROOT) else ROOT
+    return shlex.join([from_here(sys.executable), '-m', 'pip', 'install', f'{repository}[{extra}]'])
+
+
 def from_here(path: str) -> str:
     """Returns a path relative to where the user stands, if it is below."""
     relative = os.path.relpath(path)
@@ -62,7 +68,7 @@ def _excepthook(kind, error, traceback):
     if kind is KeyboardInterrupt:
         print(f'{name()}: interrupted', file=sys.stderr)
     elif issubclass(kind, ImportError):  # those of tf1.py and remote.py say themselves what to do
-        hint = f' in {sys.executable}: run make run, or pip install -r {from_here(ROOT)}/requirements.txt'
+        hint = f': run {shlex.join([sys.executable, "-m", "pip", "install", "-r", f"{ROOT}/requirements.txt"])}'
         print(f'{name()}: {error}{hint if kind is ModuleNotFoundError else ""}', file=sys.stderr)
     elif kind is BrokenPipeError:  # python compare.py | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python then writes what is left at exit

@@ -16,9 +16,11 @@ from beyond import plot, scale
 from estimator_inference import tf
 from conftest import ROOT
 from model import model_fn
+from support.errors import install
 
 EXPECTED = {nb: 2 * nb for nb in range(100, 200)}
 LAGS = 'FastPredict as the posts have it'
+TEN = 'FastPredict, 10 a call (post B one by one)'
 
 
 def fake(name, factor, **fields):
@@ -51,9 +53,10 @@ def table(trained, tmp_path_factory):
 
 
 def test_all_rows_in_one_table(table, trained):
-    (machine, checkpoint, header, *rows), figures, _ = table
+    (machine, checkpoint, examples, header, *rows), figures, _ = table
     assert machine.startswith(f'Python {sys.version.split()[0]}, TensorFlow ') and ' on ' in machine
-    assert checkpoint.startswith(f'Checkpoint {trained}/model.ckpt-1000, export made of it now; 20 examples a row')
+    assert checkpoint == f'Checkpoint {trained}/model.ckpt-1000, export made of it now'
+    assert examples == f'20 examples a row; Estimator.predict: 1; {LAGS}: 4'
     assert header.split() == ['load', 'first', 'call', 'median', 'p99', 'examples/s', 'faster', 'wrong', 'post', 'A',
                               'post', 'B']
     line = rows.index('Beyond the posts:')
@@ -73,10 +76,10 @@ def test_figures(table, trained):
     assert set(figures['machine']) == {'python', 'tensorflow', 'numpy', 'processor', 'cores', 'device'}
     rows = {record['row']: record for record in figures['rows']}
     assert rows['FastPredict on a generator']['examples'] == 20 and rows['Estimator.predict']['examples'] == 10
-    assert rows['the same, 10 a call']['batch'] == 10 and rows['the same, 10 a call']['examples'] == 100
+    assert rows[TEN]['batch'] == 10 and rows[TEN]['examples'] == 100
     assert {row.name: (rows[row.name]['post_a'], rows[row.name]['post_b']) for row in compare.POSTS} == {
         'Estimator.predict': (0.19, 0.1152), LAGS: (None, 352e-6), 'FastPredict on a generator': (None, None),
-        'the same, 10 a call': (None, 238e-6), 'Session.run: what tf.contrib.predictor did': ('"100x"', 178e-6)}
+        TEN: (None, 238e-6), 'Session.run: what tf.contrib.predictor did': ('"100x"', 178e-6)}
     for record in figures['rows']:
         assert 0 < record['median'] <= record['p99'] and record['load'] > 0 and record['first_call'] > 0
     # Faster by orders of magnitude, not a matter of the machine.
@@ -107,7 +110,7 @@ def test_statistics_of_known_samples():
 def test_some_rows(trained, exported, capsys):
     compare.main(['--model-dir', trained, '--export-dir', exported, '--examples', '20',
                   '--rows', 'predictor.from_estimator', 'Session.run: what tf.contrib.predictor did'])
-    _, checkpoint, _, *rows = capsys.readouterr().out.splitlines()
+    _, checkpoint, _, _, *rows = capsys.readouterr().out.splitlines()
     assert f', export {exported}/' in checkpoint
     assert [row[:26].strip() for row in rows] == ['Session.run: what tf.contr', 'Beyond the posts:',
                                                   'predictor.from_estimator']
@@ -160,7 +163,7 @@ def test_what_is_not_installed_is_told(monkeypatch, trained, capsys):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if 'onnx' in name else find_spec(name))
     compare.main(['--model-dir', trained, '--examples', '20', '--rows', 'ONNX Runtime', 'predictor.from_estimator'])
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "Not installed: ONNX Runtime. To compare with them: pip install '.[benchmark]'")
+        f'Not installed: ONNX Runtime. To compare with them: {install("benchmark")}')
 
 
 @pytest.mark.parametrize('takes, line', [(20, ''), (42, 'This takes about 42 seconds.\n'),
@@ -292,5 +295,5 @@ def test_pictures_that_cannot_be_drawn(table, tmp_path, monkeypatch, ends):
         path = os.path.join(os.path.dirname(__file__) if name.endswith('.py') else tmp_path, name)
         assert 'has no figures of compare.py or beyond.scale' in ends(plot, path, picture)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    assert ends(plot, table[2], picture) == "beyond.plot needs matplotlib: pip install '.[plot]'"
+    assert ends(plot, table[2], picture) == f'beyond.plot needs matplotlib: {install("plot")}'
     assert not picture.exists()

@@ -227,6 +227,7 @@ importlib.reload(importlib.import_module('estimator_inference.remote'))
 runpy.run_module({name!r}, run_name='__main__')
 """)
     process = script(str(code), *args)
-    assert process.stderr.endswith("gRPC needs tensorflow-serving-api: pip install 'estimator-inference[serving]', "
-                                   'or tensorflow-serving-api of the version of TensorFlow\n')
+    version = '.'.join(tf.__version__.split('.')[:2])
+    assert process.stderr.endswith('gRPC needs what the extra `serving` installs: pip install '
+                                   f"'tensorflow-serving-api=={version}.*'\n")
     assert process.stderr.count('\n') == 1 and process.returncode == 1 and process.stdout == printed

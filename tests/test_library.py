@@ -160,8 +160,7 @@ with predictor.from_saved_model(sys.argv[1]) as predict_fn:
 
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
-@pytest.mark.parametrize('calls', [20_000, *(
-    pytest.param(calls, marks=pytest.mark.slow) for calls in (100_000, 1_000_000))])
+@pytest.mark.parametrize('calls', [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_predictions_do_not_grow_the_process(save, calls, script, tmp_path):
     (tmp_path / 'program.py').write_text(f'''
 import os, sys

@@ -24,14 +24,14 @@ def model_fn(features, labels, mode, params):
 
 
 def train_generator_fn():
-    for number in range(100):
-        yield [number, number], [2 * number]
+    for n in range(100):
+        yield [n, n], [2 * n]
 
 
 def train_input_fn():
     dataset = tf.data.Dataset.from_generator(
-        train_generator_fn, output_types=(tf.float32, tf.float32), output_shapes=((2,), (1,)))
-    return dataset.batch(20).repeat(20)
+        train_generator_fn, output_types=(tf.float32, tf.float32), output_shapes=(2, 1))
+    return dataset.batch(20).repeat(20)  # the post: 200 times
 
 
 def my_service():
@@ -40,16 +40,14 @@ def my_service():
 
 
 def example_input_fn(number):
-    dataset = tf.data.Dataset.from_generator(
-        lambda: ([number, number] for _ in range(1)), output_types=tf.float32, output_shapes=(2,))
-    return dataset.batch(1).make_one_shot_iterator().get_next()
+    dataset = tf.data.Dataset.from_generator(lambda: iter([[number, number]]), output_types=tf.float32, output_shapes=2)
+    return dataset.batch(1).make_one_shot_iterator().get_next(), None
 
 
 def serving_input_receiver_fn():
     number = tf.placeholder(dtype=tf.float32, shape=[None, 1], name='number')
-    receiver_tensors = {'number': number}
-    features = tf.tile(number, multiples=[1, 2])
-    return tf.estimator.export.ServingInputReceiver(receiver_tensors=receiver_tensors, features=features)
+    return tf.estimator.export.ServingInputReceiver(
+        features=tf.tile(number, multiples=[1, 2]), receiver_tensors={'number': number})
 
 
 def test_listings_of_post_a(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import serve
 import train
 from estimator_inference import tf
 from processes import ROOT
-from support.errors import command
+from support.errors import command, install
 from support.timing import seconds
 
 SCRIPTS = sorted(path.name if folder == '.' else f'-m {folder}.{path.stem}' for folder in ('.', 'iris', 'beyond')
@@ -150,6 +150,24 @@ def test_commands(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert command('train.py') == f'{ROOT}/.venv/bin/python {ROOT}/train.py'
     assert command('-m iris.train') == f'env PYTHONPATH={ROOT} {ROOT}/.venv/bin/python -m iris.train'
+    assert install('web') == f"{ROOT}/.venv/bin/python -m pip install '{ROOT}[web]'"
+    monkeypatch.chdir(ROOT)
+    assert install('web') == ".venv/bin/python -m pip install '.[web]'"
+
+
+def test_missing_packages():
+    process = shell(f'{sys.executable} -S {ROOT}/train.py', '/')
+    assert process.stderr == (f"train.py: No module named 'tensorflow': run {sys.executable} -m pip install -r "
+                              f'{ROOT}/requirements.txt\n')
+    assert process.returncode == 1
+
+
+def test_a_repository_with_a_space_in_its_path(tmp_path):
+    for room in ('iris', 'support'):
+        shutil.copytree(f'{ROOT}/{room}', tmp_path / 'a b' / room, ignore=shutil.ignore_patterns('model', 'saved*'))
+    process = shell(f'{sys.executable} "a b/iris/train.py"', tmp_path)
+    assert process.stderr == (f"a b/iris/train.py needs the repository around it: run cd '{tmp_path}/a b' && "
+                              f'{sys.executable} -m iris.train\n')
 
 
 # What a process is set up to.
@@ -164,7 +182,8 @@ def test_device(trained, monkeypatch, ends):
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '-1'
     if not tf.config.experimental.list_physical_devices('GPU'):
         for module in (predict, serve, train):
-            assert ends(module, '--device', 'gpu').startswith('--device gpu: TensorFlow sees no GPU: pip install ')
+            assert ends(module, '--device', 'gpu').startswith(
+                f'--device gpu: TensorFlow sees no GPU: {install("gpu")}; or leave --device out')
 
 
 def test_no_time():

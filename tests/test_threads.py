@@ -146,7 +146,7 @@ print(sum(counts), before, after)
 
 @pytest.mark.parametrize('kind, rounds', [
     ('FastPredict 4', 1), *slow(
-        ('FastPredict 16', 5), ('frozen 16', 5), ('in the pool 16', 1), ('from_estimator 16', 1))])
+        ('FastPredict 16', 2), ('frozen 16', 2), ('in the pool 16', 1), ('from_estimator 16', 1))])
 def test_forks_meanwhile(python, kind, rounds):
     returncode, _, stderr = python(f'''
 def is_refused():

@@ -1,10 +1,12 @@
 """The web application: its answers from many threads, and what it says to requests that it can't answer."""
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
-import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent import futures
@@ -13,12 +15,10 @@ import pytest
 
 pytest.importorskip('flask')
 
-from werkzeug import serving
-
 from beyond import export as beyond_export
 from beyond import web_app
-from estimator_inference import exports, predictor
-from processes import ROOT
+from estimator_inference import exports
+from processes import ROOT, Process
 
 SHAPE = "input 'number': expected float32 [None, 1], "
 
@@ -35,17 +35,28 @@ def post(address, body, **headers):
             return error.code, json.load(error)
 
 
+def free_port():
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        return free.getsockname()[1]
+
+
 @pytest.fixture(scope='module')
-def address(exported):
-    """The address of the application, served by several threads."""
-    with predictor.from_saved_model(exports.latest(exported)) as predict_fn:
-        server = serving.make_server('127.0.0.1', 0, web_app.create_app(predict_fn), threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f'http://127.0.0.1:{server.server_port}/'
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def app(exported, tmp_path_factory):
+    """The script, which runs: (the process, its address)."""
+    directory, port = tmp_path_factory.mktemp('web_app'), free_port()
+    process = Process(['-m', 'beyond.web_app', '--export-dir', exported, '--port', port], directory, directory)
+    try:
+        while not process.stdout:
+            assert process.returncode is None, process.stderr
+            time.sleep(.01)
+        yield process, f'http://127.0.0.1:{port}/'
+    finally:
+        process.kill()
+
+
+@pytest.fixture
+def address(app):
+    return app[1]
 
 
 def test_answers(address):
@@ -93,21 +104,37 @@ def test_bad_requests(body, message, address):
     assert post(address, {'number': 3})[0] == 200
 
 
-def test_script(exported, tmp_path, start):
-    with socket.create_server(('127.0.0.1', 0)) as free:
-        port = free.getsockname()[1]
-    with start('-m beyond.web_app', '--export-dir', exported, '--port', port) as process:
-        process.wait_for('Running on')
-        assert post(f'http://127.0.0.1:{port}/', {'number': 100}) == (200, {'output': pytest.approx(200, rel=1e-2)})
-        assert post(f'http://127.0.0.1:{port}/', {}) == (400, {'error': f'missing {SHAPE[:-2]}'})
-        assert 'Traceback' not in process.stderr and 'WARNING' not in process.stderr.replace(
-            'WARNING: This is a development server.', '')
+def test_other_paths_and_methods_are_refused_in_json_too(address):
+    for request, code in [(urllib.request.Request(address), 405), (urllib.request.Request(f'{address}x', b''), 404)]:
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60)
+        with error.value as response:
+            assert response.code == code and list(json.load(response)) == ['error']
 
 
-def test_faults(trained, tmp_path, ends):
+def test_what_it_prints(app, exported):
+    process, address = app
+    post(address, {})
+    assert process.stdout == f'Serving {exports.latest(exported)} at {address}\n'
+    assert 'Traceback' not in process.stderr and 'WARNING' not in process.stderr
+
+
+def test_ctrl_c_is_one_line(exported, start):
+    with start('-m beyond.web_app', '--export-dir', exported, '--port', free_port()) as process:
+        while not process.stdout:
+            time.sleep(.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
+    assert process.stderr == '-m beyond.web_app: interrupted\n'
+
+
+def test_faults(trained, exported, tmp_path, ends):
     assert re.fullmatch(rf'no directory {tmp_path}/x: run .*export\.py --export-dir {tmp_path}/x',
                         ends(web_app, '--export-dir', tmp_path / 'x'))
     assert 'argument --port: expected a port from 1 to 65535' in ends(web_app, '--port', '0')
+    with socket.create_server(('127.0.0.1', 0)) as used:
+        assert ends(web_app, '--export-dir', exported, '--port', used.getsockname()[1]) == (
+            f"can't listen on port {used.getsockname()[1]} (Address already in use): choose another --port")
     export_dir = str(tmp_path / 'saved_model')
     beyond_export.main(['--model-dir', trained, '--export-dir', export_dir, '--receiver', 'raw'])
     assert ends(web_app, '--export-dir', export_dir) == (
@@ -120,7 +147,7 @@ def test_flask_is_missing():
             'runpy.run_module("beyond.web_app", run_name="__main__", alter_sys=True)')
     process = subprocess.run([sys.executable, '-c', code], cwd=ROOT, text=True, capture_output=True, timeout=120)
     assert process.returncode == 1 and process.stdout == ''
-    assert re.fullmatch(r".+: Flask is missing: pip install '\.\[web\]'\n", process.stderr)
+    assert re.fullmatch(r".+: Flask is missing: .*python\S* -m pip install '\.\[web\]'\n", process.stderr)
 
 
 def test_help_needs_no_tensorflow():
