@@ -72,7 +72,7 @@ def test_scripts_use_support_and_the_library(path):
 @files_of('iris/*.py', 'beyond/*.py')
 def test_what_goes_further_uses_support_and_the_library(path):
     room = os.path.basename(os.path.dirname(path))
-    more = SCRIPTS | {'flask', 'matplotlib'} if room == 'beyond' else set()
+    more = SCRIPTS | {'flask', 'matplotlib', 'werkzeug'} if room == 'beyond' else set()
     assert packages(path) <= SUPPORT | {room, 'google'} | more
 
 
