@@ -58,14 +58,10 @@ class FastPredict:
         graph = tf.Graph()
         with graph.as_default():
             placeholders = tf.nest.map_structure(lambda spec: tf.placeholder(spec.dtype, spec.shape), feature_spec)
-        session, predictions, config = open_estimator(
-            estimator, lambda: placeholders, _predictions, graph, config,
-            lambda spec: spec.prediction_hooks)
-        self._keys = tuple(predictions) if isinstance(predictions, dict) else None
+        session, (self._keys, fetches), config = open_estimator(
+            estimator, lambda: placeholders, _predictions, graph, config, lambda spec: spec.prediction_hooks)
         self._feeds = [Feed(name, tensor) for name, _, tensor in _leaves('features', feature_spec, placeholders)]
-        self._fast_session = FastSession(
-            session, self._feeds, list(predictions.values()) if isinstance(predictions, dict) else [predictions],
-            config, owner='FastPredict')
+        self._fast_session = FastSession(session, self._feeds, fetches, config, owner='FastPredict')
 
     def predict(self, features: Any) -> list:
         """Returns the predictions for n examples: a list of n, each as `Estimator.predict` yields it.
@@ -79,12 +75,9 @@ class FastPredict:
           RuntimeError: It is closed, or was opened in the parent process.
           tf.errors.OpError: An operation of the graph failed. Later calls work.
         """
-        if type(self._spec) is tf.TensorSpec:
-            [feed] = self._feeds
-            arrays = [feed.array(features)]
-        else:
-            leaves = _leaves('features', self._spec, features)
-            arrays = [feed.array(value) for feed, (_, _, value) in zip(self._feeds, leaves)]
+        values = [features] if type(self._spec) is tf.TensorSpec else [
+            value for _, _, value in _leaves('features', self._spec, features)]
+        arrays = [feed.array(value) for feed, value in zip(self._feeds, values)]
         examples = len(arrays[0])
         for feed, array in zip(self._feeds, arrays):
             if len(array) != examples or not examples:
@@ -132,8 +125,8 @@ def _leaves(name: str, spec: Any, features: Any) -> Iterator[tuple[str, Any, Any
         yield from _leaves(f'{name}[{key!r}]', spec[key], features[key])
 
 
-def _predictions(spec: Any) -> Any:
-    """Returns the predictions of an EstimatorSpec: one tensor, or a dict of them."""
-    if isinstance(spec.predictions, Mapping):
-        return {key: tf.convert_to_tensor(prediction) for key, prediction in spec.predictions.items()}
-    return tf.convert_to_tensor(spec.predictions)
+def _predictions(spec: Any) -> tuple[Optional[list], list[tf.Tensor]]:
+    """Returns the predictions of an EstimatorSpec: their keys, or None where there is one without, and the tensors."""
+    keys = list(spec.predictions) if isinstance(spec.predictions, Mapping) else None
+    predictions = [spec.predictions] if keys is None else spec.predictions.values()
+    return keys, [tf.convert_to_tensor(prediction) for prediction in predictions]

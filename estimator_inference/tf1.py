@@ -48,7 +48,8 @@ except ModuleNotFoundError as error:
 def _check_versions() -> None:
     """Raises ImportError unless the installed packages belong together, and warns of an untested TensorFlow."""
     release = '.'.join(tensorflow.__version__.split('.')[:2])
-    if _number(release) < (2, 15):
+    number = tuple(map(int, release.split('.')))
+    if number < (2, 15):
         raise ImportError(f'{__name__} found TensorFlow {tensorflow.__version__}; it serves {_SERVED}')
     found = {name: _version(name) for name in ('tensorflow-estimator', 'tf_keras', 'protobuf')}
     if found['tensorflow-estimator'] != '2.15.0' or not found['tf_keras'].startswith(f'{release}.'):
@@ -58,7 +59,7 @@ def _check_versions() -> None:
     if release == '2.20' and int(found['protobuf'].split('.')[0]) >= 7:
         raise ImportError(f'{__name__} found TensorFlow {tensorflow.__version__} with protobuf {found["protobuf"]}, '
                           "whose text format lacks an argument that this TensorFlow passes: pip install 'protobuf<7'")
-    if _number(release) > (2, 21):
+    if number > (2, 21):
         warnings.warn(f'{__name__} is untested on TensorFlow {tensorflow.__version__}; it serves {_SERVED}',
                       stacklevel=2)
 
@@ -68,10 +69,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return 'none'
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split('.')[:2])
 
 
 def _use_keras_2() -> None:
