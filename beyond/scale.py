@@ -9,6 +9,7 @@ import resource
 import signal
 import tempfile
 from concurrent import futures
+from multiprocessing import forkserver
 
 from support import script  # before TensorFlow
 from compare import ROWS, Model, Stopwatch, describe_machine, print_row, progress, write_json
@@ -61,8 +62,10 @@ def in_child(function, *args):
     """Calls a function in a process of its own."""
     context = multiprocessing.get_context('forkserver')  # its server has imported TensorFlow and not used it
     context.set_forkserver_preload(['compare'])
-    silently = signal.signal, (signal.SIGINT, signal.SIG_DFL)  # on Ctrl-C only this process prints a line
-    with futures.ProcessPoolExecutor(1, context, *silently) as pool:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C only this process prints a line
+    forkserver.ensure_running()
+    signal.signal(signal.SIGINT, before)
+    with futures.ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
         return pool.submit(function, *args).result()
 
 
