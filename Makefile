@@ -32,7 +32,7 @@ cluster: $(VENV)/.run
 	$(RUN) -m beyond.cluster
 
 test: $(VENV)/.test
-	@echo 'Linter, types and the tests that are not slow: about three minutes on two cores.'
+	@echo 'Linter, types and the tests that are not slow: two to three minutes on two cores.'
 	$(RUN) -m ruff check --quiet
 	$(RUN) -m mypy --no-error-summary
 	$(RUN) -m pytest $(TESTS)
