@@ -4,6 +4,7 @@ A fork takes some milliseconds where `python train.py` imports TensorFlow for th
 """
 import contextlib
 import ctypes
+import faulthandler
 import importlib.metadata
 import importlib.util
 import multiprocessing
@@ -47,7 +48,8 @@ class Process:
             open(path, 'w').close()
         environ = dict(os.environ if environ is None else environ)
         self._process = _CONTEXT.Process(
-            target=_run, args=([str(word) for word in command], str(cwd), environ, self._output, around))
+            name=' '.join(map(str, command)), target=_run,
+            args=([str(word) for word in command], str(cwd), environ, self._output, around))
         self._process.start()
         self.pid = self._process.pid
 
@@ -70,7 +72,10 @@ class Process:
     def wait(self, timeout=120):
         """Waits for its end, and returns its exit status."""
         self._process.join(timeout)
-        assert self.returncode is not None, self.stderr
+        if self.returncode is None:
+            self.send_signal(signal.SIGUSR1)  # it writes to stderr where its threads stand
+            time.sleep(1)
+            raise AssertionError(f'{self._process.name} has not ended: {self.stdout}{self.stderr}')
         return self.returncode
 
     def send_signal(self, number):
@@ -84,6 +89,7 @@ class Process:
 
 def _run(command, cwd, environ, output, around):
     """Runs a script in this process, which was forked for it, and ends the process as Python does."""
+    faulthandler.register(signal.SIGUSR1)
     os.setsid()
     for number, path in enumerate(output, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
