@@ -206,8 +206,8 @@ def _calls_python(graph, fetches):
         graph_def = graph.as_graph_def()
     except ValueError:
         return False  # over the 2 GB of a GraphDef
-    return any('PyFunc' in node.op for nodes in (graph_def.node, *(function.node_def for function in
-                                                                   graph_def.library.function)) for node in nodes)
+    bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
+    return any('PyFunc' in node.op for body in bodies for node in body)
 
 
 # The dtypes of the operation Snapshot on the CPU.
