@@ -177,6 +177,13 @@ ROWS = POSTS + BEYOND
 NAMES = [row.name for row in ROWS]
 
 
+def result(future: futures.Future) -> Any:
+    """Waits for a result, a second at a time: Ctrl-C just before a wait is seen only after it."""
+    while not futures.wait([future], timeout=1).done:
+        pass
+    return future.result()
+
+
 class Stopwatch:
     """Times a row, in a thread of its own: a live `Estimator.predict` leaves its graph as the default graph of its
     thread, where others would fail."""
@@ -189,24 +196,18 @@ class Stopwatch:
     def load(self):
         """Loads the model and makes the first call."""
         start = time.perf_counter()
-        self.predict = self._in_thread(self.row.open, self.model, self.stack)
+        self.predict = result(self.thread.submit(self.row.open, self.model, self.stack))
         self.loaded = time.perf_counter() - start
         self.ask(1)
 
     def close(self):
         self.stopped = True  # after Ctrl-C the thread still asks
-        self._in_thread(self.stack.close)
+        result(self.thread.submit(self.stack.close))
         self.thread.shutdown()
 
     def ask(self, calls):
         """Raises WrongAnswer where a row that doesn't lag has an answer that isn't within 0.1%."""
-        self._in_thread(self._ask, calls)
-
-    def _in_thread(self, function, *args):
-        future = self.thread.submit(function, *args)
-        while not futures.wait([future], timeout=1).done:
-            pass  # Ctrl-C just before a wait is seen after it only: so none is long
-        return future.result()
+        result(self.thread.submit(self._ask, calls))
 
     def _ask(self, calls):
         for _ in range(calls):

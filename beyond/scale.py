@@ -12,7 +12,7 @@ from concurrent import futures
 from multiprocessing import forkserver
 
 from support import script  # before TensorFlow
-from compare import ROWS, Model, Stopwatch, describe_machine, print_row, progress, write_json
+from compare import ROWS, Model, Stopwatch, describe_machine, print_row, progress, result, write_json
 from estimator_inference import tf
 from export import serving_input_receiver_fn
 from support.timing import seconds
@@ -62,11 +62,16 @@ def in_child(function, *args):
     """Calls a function in a process of its own."""
     context = multiprocessing.get_context('forkserver')  # its server has imported TensorFlow and not used it
     context.set_forkserver_preload(['compare'])
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C only this process prints a line
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: at Ctrl-C this process kills the child
     forkserver.ensure_running()
     signal.signal(signal.SIGINT, before)
-    with futures.ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
-        return pool.submit(function, *args).result()
+    with futures.ProcessPoolExecutor(1, context) as pool:
+        try:
+            return result(pool.submit(function, *args))
+        except KeyboardInterrupt:
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
 
 
 @script(examples=10_000, json=None, rows=dict(
