@@ -2,6 +2,7 @@
 import contextlib
 import os
 import random
+import sys
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import export  # before tensorflow
 import model
 import tensorflow
-from estimator_inference import exports, predictor, tf
+from estimator_inference import _private_api, exports, predictor, tf
 from saved_models import assert_same, double, echo, linear, save, session_run, signature_def, variable  # noqa: F401
 
 
@@ -587,3 +588,18 @@ def test_repr(save):
         assert part in repr(predictor.from_saved_model(save(with_default)))
     assert repr(predictor.from_saved_model(save(echo, tf.string, None))) == \
         "<Predictor: feed {'x': string of any shape}, fetch {'y': string of any shape}>"
+
+
+def test_what_is_private_in_tensorflow_can_be_done_without(save, monkeypatch):
+    from tensorflow.python.client import pywrap_tf_session
+    from tensorflow.python import eager
+    with monkeypatch.context() as patched:
+        patched.delattr(pywrap_tf_session, 'TF_SessionRunCallable')
+        with predictor.from_saved_model(save(linear)) as predict_fn:
+            patched.undo()
+            assert predict_fn({'x': [[2]]})['y'].tolist() == [[7]]
+    with monkeypatch.context() as patched:
+        patched.delattr(eager, 'context')
+        patched.setitem(sys.modules, 'tensorflow.python.eager.context', None)
+        found = [_private_api.default_config(), _private_api.eager_context(), _private_api.runtime_started()]
+    assert found == [tf.ConfigProto(allow_soft_placement=True), None, False]
