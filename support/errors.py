@@ -83,7 +83,7 @@ def _unraisablehook(unraisable):
         sys.__unraisablehook__(unraisable)
 
 
-def _end_at_once(*_):
+def _end_at_once(*_):  # Ctrl-C, while there is nothing to clean up
     os.write(_stderr, f'{name()}: interrupted\n'.encode())
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)

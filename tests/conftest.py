@@ -12,7 +12,7 @@ from processes import ROOT, Process  # noqa: F401  ROOT for the tests
 def pytest_pycollect_makemodule():
     """Imports support before TensorFlow, in pytest-xdist's workers only: its controller needs neither."""
     from support import errors
-    errors.raise_on_interrupt()  # in what is tested, and in pytest
+    errors.raise_on_interrupt()  # Ctrl-C ends pytest as ever
 
 
 @pytest.fixture(scope='session')
