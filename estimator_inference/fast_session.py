@@ -22,10 +22,11 @@ import ctypes
 import os
 import threading
 import weakref
-from typing import Any, Callable, Iterable, Optional, Sequence
+from typing import Callable, Iterable, Optional, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+from google.protobuf import message
 from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
 
 from estimator_inference import _private_api
@@ -161,7 +162,7 @@ class FastSession:
                     [tensor.op.name for tensor in (*self._fetches, *feeds)])
             with tf.Graph().as_default() as graph:
                 tf.import_graph_def(constant, name='')
-        except (ValueError, tf.errors.FailedPreconditionError):
+        except (message.DecodeError, ValueError, tf.errors.FailedPreconditionError):
             return None  # over the 2 GB of a GraphDef; a variable that goes into a function; one not initialized
         frozen_config = config_pb2.ConfigProto()
         frozen_config.CopyFrom(config)
@@ -204,7 +205,7 @@ def _calls_python(graph, fetches):
         return any('PyFunc' in op.type for op in ops)
     try:
         graph_def = graph.as_graph_def()
-    except ValueError:
+    except message.DecodeError:
         return False  # over the 2 GB of a GraphDef
     bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
     return any('PyFunc' in node.op for body in bodies for node in body)
@@ -285,7 +286,7 @@ def _after_fork():
     _is_orphan = _is_orphan or _private_api.runtime_started()
     if not _is_orphan:
         return
-    kept: list[Any] = [_private_api.eager_context()]  # deleted as Python ends, it waits or crashes too
+    kept = [_private_api.eager_context()]  # deleted as Python ends, it waits or crashes too
     for fast_session in _opened:
         kept.append((fast_session, fast_session.run, fast_session.session.close))
         fast_session.run = fast_session.function = lambda *_, owner=fast_session._owner: check_process(owner)

@@ -229,7 +229,8 @@ class _AbortRefused(grpc.ServerInterceptor):
 def serving(models, grpc_port=0, rest_port=0):
     """Serves {name: directory of its exports} on the loopback interface; gives (gRPC port, REST port)."""
     service = Service(models)
-    server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[_AbortRefused()])
+    server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[_AbortRefused()],
+                         options=[('grpc.max_receive_message_length', -1)])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
     grpc_port = server.add_insecure_port(f'127.0.0.1:{grpc_port}')
     rest = http.server.ThreadingHTTPServer(('127.0.0.1', rest_port), functools.partial(Handler, service))

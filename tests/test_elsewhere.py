@@ -388,15 +388,23 @@ def test_strings(save, words):
 
 
 def test_an_error_of_the_graph_is_not_one_of_strings(save):
-    """What operations raise as InternalError, as strings that are none do, passes through."""
+    """A function in Python that returns what is no string raises the InternalError that such a feed does."""
+    calls = []
+
+    def numbers(words):
+        calls.append(words)
+        return np.array([*map(int, words)], object)
+
     def build():
         words = tf.placeholder(tf.string, [None])
-        return {'words': words}, {'numbers': tf.strings.to_number(words)}
+        return {'words': words}, {'numbers': tf.py_func(numbers, [words], tf.string)}
 
     with predictor.from_saved_model(save(build)) as predict_fn:
-        with pytest.raises(tf.errors.InvalidArgumentError, match='a'):
-            predict_fn({'words': ['a']})
-        assert predict_fn({'words': ['1.5', b'2']})['numbers'].tolist() == [1.5, 2]
+        with pytest.raises(tf.errors.InternalError, match='PyFunc'):
+            predict_fn({'words': ['1', b'2']})
+        assert len(calls) == 1
+        with pytest.raises(ValueError, match=r"input 'words': expected string \[None\], got \['a', 5\]"):
+            predict_fn({'words': ['a', 5]})
 
 
 # Names and ends.

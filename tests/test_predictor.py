@@ -12,6 +12,7 @@ import export  # before tensorflow
 import model
 import tensorflow
 from estimator_inference import _private_api, exports, predictor, tf
+from estimator_inference.fast_session import tuned
 from saved_models import assert_same, double, echo, linear, save, session_run, signature_def, variable  # noqa: F401
 
 
@@ -152,10 +153,12 @@ def test_defaults_may_be_left_out_or_none(load, save):
         assert predict_fn({'offset': [1, 2], 'factor': 10, 'x': 3})['y'].tolist() == [31, 32]
 
 
+@pytest.mark.parametrize('frozen', [True, False])
 @pytest.mark.parametrize('functional', [True, False])
-def test_control_flow(load, save, functional):
+def test_control_flow(load, save, functional, frozen):
+    """Where it is 1.x's, a graph that could be frozen is refused by the executor of those."""
     def build():
-        x, w = tf.placeholder(tf.float32, []), variable('w', 2)
+        x, w = tf.placeholder(tf.float32, []), tf.constant(2.) if frozen else variable('w', 2)
         y = tf.cond(x > 0, lambda: x * w, lambda: x - w)
         return {'x': x}, {'cond': y, 'while': tf.while_loop(lambda i: i < 100, lambda i: i * w, [x + 101])}
 
@@ -394,6 +397,7 @@ def test_the_callers_graph_and_config(save):
 
 @pytest.mark.parametrize('elements, arguments, frozen', [
     (1 << 20, {}, True), ((1 << 20) + 1, {}, False), (1, {'config': tf.ConfigProto()}, True),
+    (1, {'config': tf.ConfigProto(experimental={'executor_type': 'DEFAULT'})}, False),
     (1, {'config': IN_POOL}, False), (1, {'config': OWN_POOL}, False), (1, {'graph': tf.Graph()}, False)])
 def test_what_is_frozen(save, elements, arguments, frozen):
     """Up to FREEZE_BYTES, and nothing of the caller's: seen by whether an assignment to the variable shows."""
@@ -407,6 +411,19 @@ def test_what_is_frozen(save, elements, arguments, frozen):
     with predict_fn.graph.as_default():
         predict_fn.session.run(tf.raw_ops.AssignVariableOp(resource=handle, value=np.full(elements, 2, np.float32)))
     assert predict_fn({'x': 0})['y'] == (1 if frozen else 2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') < 16e9, reason='takes 12 GB of memory')
+def test_a_graph_over_2_gb_is_run_as_it_is():
+    with tf.Graph().as_default() as graph:
+        for _ in range(2):
+            tf.constant(np.zeros(1100 << 20, np.uint8))
+        x = tf.placeholder(tf.float32, [])
+        y = tf.cond(x > 0, lambda: x, lambda: -x)
+    config = tuned()
+    with predictor.Predictor(tf.Session(graph=graph, config=config), {'x': x}, {'y': y}, config) as predict_fn:
+        assert [predict_fn({'x': x})['y'] for x in (3, -5)] == [3, 5]
 
 
 @pytest.mark.parametrize('kind', [str, os.fsencode])

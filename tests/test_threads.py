@@ -126,8 +126,7 @@ def assert_clean(returncode, stderr):
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
 @pytest.mark.parametrize('kind, warm_up, seconds', [
-    ('FastPredict 4', 1, 2), ('frozen 4', 1, 2), *slow(
-        ('FastPredict 16', 10, 60), ('frozen 16', 10, 60), ('in the pool 16', 5, 20), ('from_estimator 16', 5, 20))])
+    ('FastPredict 4', 1, 2), ('frozen 4', 1, 2), *slow(*((kind, 5, 20) for kind in SLOW_KINDS))])
 def test_answers_and_memory(python, kind, warm_up, seconds):
     returncode, printed, stderr = python(f'''
 time.sleep({warm_up})
@@ -144,11 +143,9 @@ print(sum(counts), before, after)
     assert after - before < 2
 
 
-@pytest.mark.parametrize('kind, rounds', [
-    ('FastPredict 4', 1), *slow(
-        ('FastPredict 16', 2), ('frozen 16', 2), ('in the pool 16', 1), ('from_estimator 16', 1))])
-def test_forks_meanwhile(python, kind, rounds):
-    returncode, _, stderr = python(f'''
+@pytest.mark.parametrize('kind', ['FastPredict 4', *slow(*SLOW_KINDS)])
+def test_forks_meanwhile(python, kind):
+    returncode, _, stderr = python('''
 def is_refused():
     for do in (lambda: ask([[1, 2]]), lambda: ask([[1, 2]] * 1000), open_one):
         try:
@@ -165,7 +162,7 @@ def delete():
 
 children = [lambda: os._exit(0), lambda: None, lambda: os.execv('/bin/true', ['true']), is_refused,
             lambda: (opened.close(), opened.close()), delete]
-for child in children * {rounds}:
+for child in children:
     pid = os.fork()
     if not pid:
         child()
