@@ -39,6 +39,7 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(MAKE) test
+	@echo 'The slow tests: about 12 minutes on two cores.'
 	$(RUN) -m pytest -m slow
 
 benchmark: $(VENV)/.test

@@ -13,7 +13,7 @@ What makes it fast, where the caller's config leaves it open:
 - A model that is small (`FREEZE_BYTES`), on the CPU, and stateless but for reading variables to which nothing but their
   initializers and the restoring of a checkpoint assigns, is frozen: a copy of its graph, with constants for variables,
   runs in TensorFlow's single-threaded executor. What a caller assigns to a variable by other means, that copy doesn't
-  see. Graphs with tables, queues, 1.x control flow, functions with variables or over 2 GB are run as they are.
+  see. Graphs over 2 GB, or with tables, queues, 1.x control flow or functions with variables, are run as they are.
 """
 from __future__ import annotations
 
@@ -137,17 +137,12 @@ class FastSession:
     def _make_run(self, feeds):
         # With fewer feeds more of the graph runs, and that may be stateful.
         frozen = self._frozen and _is_freezable(self.session.graph, feeds, self._fetches)
-        for session in (self._frozen, self.session) if frozen else (self.session,):
-            if session not in self._answers:
-                with _private_api.extending(session.graph):
-                    self._answers[session] = [_answer(session.graph.get_tensor_by_name(tensor.name))
-                                              for tensor in self._fetches]
-            try:
-                return _private_api.make_callable(session, feeds, self._answers[session], self._run_options)
-            except tf.errors.OpError:
-                if session is self.session:
-                    raise
-                # The single-threaded executor refuses some graphs, those with 1.x control flow for one.
+        session = self._frozen if frozen else self.session
+        if session not in self._answers:
+            with _private_api.extending(session.graph):
+                self._answers[session] = [_answer(session.graph.get_tensor_by_name(tensor.name))
+                                          for tensor in self._fetches]
+        return _private_api.make_callable(session, feeds, self._answers[session], self._run_options)
 
     def _freeze(self, feeds, config):
         """Returns a session for a copy of the graph with its variables made constants, or None."""
@@ -160,9 +155,11 @@ class FastSession:
                 constant = tf.graph_util.convert_variables_to_constants(
                     self.session, self.session.graph.as_graph_def(),
                     [tensor.op.name for tensor in (*self._fetches, *feeds)])
+            if not _CONTROL_FLOW.isdisjoint(_op_types(constant)):
+                return None
             with tf.Graph().as_default() as graph:
                 tf.import_graph_def(constant, name='')
-        except (message.DecodeError, ValueError, tf.errors.FailedPreconditionError):
+        except (message.Error, ValueError, tf.errors.FailedPreconditionError):
             return None  # over the 2 GB of a GraphDef; a variable that goes into a function; one not initialized
         frozen_config = config_pb2.ConfigProto()
         frozen_config.CopyFrom(config)
@@ -204,11 +201,18 @@ def _calls_python(graph, fetches):
     if not any('func' in attr.type for op in ops if op.op_def is not None for attr in op.op_def.attr):
         return any('PyFunc' in op.type for op in ops)
     try:
-        graph_def = graph.as_graph_def()
+        return any('PyFunc' in op_type for op_type in _op_types(graph.as_graph_def()))
     except message.DecodeError:
-        return False  # over the 2 GB of a GraphDef
+        return True  # over the 2 GB of a GraphDef: they may be there
+
+
+# TensorFlow 1.x's control flow, which the single-threaded executor refuses, some of it only as it runs.
+_CONTROL_FLOW = {'Switch', 'Merge', 'Enter', 'Exit', 'NextIteration'}
+
+
+def _op_types(graph_def):
     bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
-    return any('PyFunc' in node.op for body in bodies for node in body)
+    return {node.op for body in bodies for node in body}
 
 
 # The dtypes of the operation Snapshot on the CPU.

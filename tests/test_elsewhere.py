@@ -402,7 +402,7 @@ def test_an_error_of_the_graph_is_not_one_of_strings(save):
     with predictor.from_saved_model(save(build)) as predict_fn:
         with pytest.raises(tf.errors.InternalError, match='PyFunc'):
             predict_fn({'words': ['1', b'2']})
-        assert len(calls) == 1
+        assert len(calls) == 1  # and not again
         with pytest.raises(ValueError, match=r"input 'words': expected string \[None\], got \['a', 5\]"):
             predict_fn({'words': ['a', 5]})
 

@@ -133,7 +133,7 @@ def test_remote_predictor(server):
 
 
 def test_remote_predictor_of_more_than_4_mib_and_closed(server):
-    """4 MiB are what gRPC takes of an answer by default."""
+    """4 MiB are what gRPC takes of a message by default."""
     numbers = np.linspace(0, 100, 1_500_000, dtype=np.float32)[:, None]
     with RemotePredictor(f'127.0.0.1:{server[0]}', 'double') as predict_fn:
         np.testing.assert_allclose(predict_fn({'number': numbers})['output'], 2 * numbers, rtol=1e-2, atol=1e-2)

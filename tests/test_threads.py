@@ -178,7 +178,7 @@ for child in children:
     assert status == 0, (children.index(child), status)
 end_threads()
 assert errors == [None] * count, errors
-''', kind, timeout=1300, forked=False)
+''', kind, timeout=420, forked=False)
     assert_clean(returncode, stderr)
 
 
