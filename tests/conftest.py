@@ -15,9 +15,19 @@ def pytest_pycollect_makemodule():
     errors.raise_on_interrupt()  # Ctrl-C ends pytest as ever
 
 
+def snapshot(directory):
+    """The names and contents of all files below a directory."""
+    return {os.path.join(at, name): open(os.path.join(at, name), 'rb').read()
+            for at, _, names in os.walk(directory) for name in names}
+
+
 @pytest.fixture(scope='session')
 def once(tmp_path_factory):
-    """Makes a directory once in a run, whichever worker of pytest-xdist needs it first: once('model', function)."""
+    """Makes a directory once in a run, whichever worker of pytest-xdist needs it first: once('model', function).
+
+    No test may change it: others use it at the same time.
+    """
+    made = {}
     directory = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         directory = directory.parent
@@ -30,27 +40,30 @@ def once(tmp_path_factory):
             if not path.exists():
                 function(f'{path}.temp')
                 os.rename(f'{path}.temp', path)
+            made.setdefault(path, snapshot(path))
         return str(path)
-    return make
+    yield make
+    for path, files in made.items():
+        assert snapshot(path) == files, f'a test changed {path}'
 
 
 @pytest.fixture(scope='session')
 def trained(once):
-    """The directory of a model that was trained by train.py. Tests leave it as it is."""
+    """The directory of a model that was trained by train.py."""
     import train
     return once('model', lambda model_dir: train.main(['--model-dir', model_dir]))
 
 
 @pytest.fixture(scope='session')
 def exported(trained, once):
-    """The directory of one export of it by export.py. Tests leave it as it is."""
+    """The directory of one export of it by export.py."""
     import export
     return once('saved_model', lambda path: export.main(['--model-dir', trained, '--export-dir', path]))
 
 
 @pytest.fixture(scope='session')
 def hidden(once):
-    """The directory of a model with a hidden layer of 4 units. Tests leave it as it is."""
+    """The directory of a model with a hidden layer of 4 units."""
     import train
     return once('hidden', lambda model_dir: train.main([
         '--model-dir', model_dir, '--hidden-units', '4', '--steps', '500']))

@@ -8,10 +8,11 @@ import pytest
 
 import train
 from beyond import export, serve, train_and_evaluate
+from conftest import snapshot
 from estimator_inference import exports, predictor, tf
 from model import model_fn
 from support.errors import command
-from test_scripts import SAVED_MODEL_CLI, TIME, batches_of, snapshot
+from test_scripts import SAVED_MODEL_CLI, TIME, batches_of
 
 import tensorflow as tf2
 

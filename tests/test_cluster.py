@@ -8,9 +8,10 @@ import time
 import pytest
 
 from beyond import cluster, train_and_evaluate
+from conftest import snapshot
 from estimator_inference import tf
 from support.errors import command
-from test_scripts import assert_learned, snapshot
+from test_scripts import assert_learned
 
 
 WORKER = json.dumps({'cluster': {'chief': ['127.0.0.1:1'], 'ps': ['127.0.0.1:2'], 'worker': ['127.0.0.1:3']},

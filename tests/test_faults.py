@@ -20,11 +20,12 @@ import predict
 import serve
 import train
 from beyond import train_and_evaluate
+from conftest import snapshot
 from estimator_inference import exports, predictor, tf
 from iris import train as iris_train
 from processes import ROOT, disk
 from support.directories import writing_to
-from test_scripts import assert_learned, snapshot
+from test_scripts import assert_learned
 from test_support import SCRIPTS
 
 NUMBERS = np.arange(201.)[:, None]

@@ -17,6 +17,7 @@ import serve
 import support
 import train
 from beyond import serve as beyond_serve
+from conftest import snapshot
 from estimator_inference import exports, predictor, tf
 from model import model_fn
 from processes import ROOT
@@ -45,12 +46,6 @@ def assert_learned(model_dir):
     kernel, bias = weights(model_dir)
     x = np.arange(201)
     assert np.all(np.abs(np.stack([x, x], 1) @ kernel + bias - 2 * x[:, None]) <= 1e-2 * np.maximum(x, 1)[:, None])
-
-
-def snapshot(directory):
-    """The names and contents of all files below a directory."""
-    return {os.path.join(at, name): open(os.path.join(at, name), 'rb').read()
-            for at, _, names in os.walk(directory) for name in names}
 
 
 # The model.
@@ -354,11 +349,12 @@ def test_another_model_fn(monkeypatch, tmp_path, capsys, ends, trained):
                      ends(serve, '--export-dir', export_dir))
     assert printed.count('f(100) = a 1.00, predictions 200.00\n') == 4
     assert tf.train.load_variable(model_dir, 'a') == pytest.approx(1, rel=1e-2)
+    other = shutil.copytree(trained, tmp_path / 'other')
     for module in (train, export, predict, fast_predict):  # a checkpoint of the other network
         flags = ['--steps', '2000'] if module is train else \
             ['--export-dir', tmp_path / 'none'] if module is export else []
-        line = ends(module, '--model-dir', trained, *flags)
-        assert line.startswith(f'{trained} has a checkpoint of another network than model_fn builds (Key a not found')
+        line = ends(module, '--model-dir', other, *flags)
+        assert line.startswith(f'{other} has a checkpoint of another network than model_fn builds (Key a not found')
 
 
 # How they end where they can't go on.
