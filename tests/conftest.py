@@ -15,6 +15,11 @@ def pytest_pycollect_makemodule():
     errors.raise_on_interrupt()  # Ctrl-C ends pytest as ever
 
 
+def slow(*arguments):
+    """What pytest.mark.parametrize takes, each marked slow."""
+    return [pytest.param(*each if isinstance(each, tuple) else (each,), marks=pytest.mark.slow) for each in arguments]
+
+
 def snapshot(directory):
     """The names and contents of all files below a directory."""
     return {os.path.join(at, name): open(os.path.join(at, name), 'rb').read()
@@ -40,7 +45,7 @@ def once(tmp_path_factory):
             if not path.exists():
                 function(f'{path}.temp')
                 os.rename(f'{path}.temp', path)
-            made.setdefault(path, snapshot(path))
+            made[path] = snapshot(path)
         return str(path)
     yield make
     for path, files in made.items():

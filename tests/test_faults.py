@@ -20,7 +20,7 @@ import predict
 import serve
 import train
 from beyond import train_and_evaluate
-from conftest import snapshot
+from conftest import slow, snapshot
 from estimator_inference import exports, predictor, tf
 from iris import train as iris_train
 from processes import ROOT, disk
@@ -29,10 +29,6 @@ from test_scripts import assert_learned
 from test_support import SCRIPTS
 
 NUMBERS = np.arange(201.)[:, None]
-
-
-def slow(*arguments):
-    return [pytest.param(*each if isinstance(each, tuple) else (each,), marks=pytest.mark.slow) for each in arguments]
 
 
 def assert_right(export_dir):

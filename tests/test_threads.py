@@ -9,11 +9,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT, Process
-
-
-def slow(*arguments):
-    return [pytest.param(*each if isinstance(each, tuple) else (each,), marks=pytest.mark.slow) for each in arguments]
+from conftest import ROOT, Process, slow
 
 
 # What is opened, and by how many threads it is used.
