@@ -81,7 +81,8 @@ class FastSession:
         self._lock = threading.RLock()  # a signal handler may call, or close, meanwhile
         self._functions: dict[tuple[str, ...], Callable] = {}
         self._frozen = self._freeze([feed.tensor for feed in feeds], config) if freeze and not in_pool else None
-        self._answers: dict[tf.Session, list[tf.Tensor]] = {}
+        # Here rather than in the first call, which, interrupted within `Graph.as_default`, would leave that entered.
+        self._answers = {each: _answers(each.graph, self._fetches) for each in (session, self._frozen) if each}
         session.close = _closing(self, session)
         _opened.add(self)
         self.run = self.function(feeds)
@@ -115,7 +116,7 @@ class FastSession:
         if not self._fetches:
             return lambda arrays, _: []
         run = self._make_run([feed.tensor for feed in feeds])
-        # Of the dtypes without an operation that copies (see _answer), TensorFlow makes strings anew in each call.
+        # Of the dtypes without an operation that copies (see _answers), TensorFlow makes strings anew in each call.
         shared = [i for i, tensor in enumerate(self._fetches)
                   if tensor.dtype.base_dtype not in _COPIED and tensor.dtype.base_dtype != tf.string]
         strings = [i for i, feed in enumerate(feeds) if feed.tensor.dtype == tf.string]
@@ -138,10 +139,6 @@ class FastSession:
         # With fewer feeds more of the graph runs, and that may be stateful.
         frozen = self._frozen and _is_freezable(self.session.graph, feeds, self._fetches)
         session = self._frozen if frozen else self.session
-        if session not in self._answers:
-            with _private_api.extending(session.graph):
-                self._answers[session] = [_answer(session.graph.get_tensor_by_name(tensor.name))
-                                          for tensor in self._fetches]
         return _private_api.make_callable(session, feeds, self._answers[session], self._run_options)
 
     def _freeze(self, feeds, config):
@@ -220,17 +217,20 @@ _COPIED = {tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.int8, tf.int16, t
            tf.uint32, tf.uint64, tf.complex64, tf.complex128, tf.bool}
 
 
-def _answer(tensor):
-    """Returns what to fetch for a tensor so that each answer has memory of its own.
+def _answers(graph, fetches):
+    """Returns what to fetch in a graph for each of `fetches` so that each answer has memory of its own.
 
     The function in C returns memory without a copy, and it may be that of a value fed, a variable or a constant, as
     grappler leaves the graph. Snapshot copies where, as the graph runs, anything else refers to the memory, and only
     there; `placeholder_with_default` keeps grappler from making one constant of both.
     """
-    with tensor.graph.colocate_with(tensor.op, ignore_existing=True):
-        if tensor.dtype.base_dtype not in _COPIED:
-            return tf.identity(tensor)
-        return tf.raw_ops.Snapshot(input=tf.placeholder_with_default(tensor, None))
+    answers = []
+    with _private_api.extending(graph):
+        for tensor in (graph.get_tensor_by_name(fetch.name) for fetch in fetches):
+            with graph.colocate_with(tensor.op, ignore_existing=True):
+                answers.append(tf.raw_ops.Snapshot(input=tf.placeholder_with_default(tensor, None))
+                               if tensor.dtype.base_dtype in _COPIED else tf.identity(tensor))
+    return answers
 
 
 def _is_freezable(graph, feeds, fetches):
@@ -249,8 +249,8 @@ def _is_freezable(graph, feeds, fetches):
             return False  # a reference to a variable passed on: something assigns to it
     if variable_bytes > FREEZE_BYTES:
         return False
-    with graph.as_default():
-        initializers = {variable.initializer.name for variable in tf.global_variables() + tf.local_variables()}
+    initializers = {variable.initializer.name for key in (tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.LOCAL_VARIABLES)
+                    for variable in graph.get_collection(key)}
     return all(_only_reads(op, variable) or op.name in initializers or op.type.startswith('Assign') and _restores(op)
                for variable in variables for op in variable.outputs[0].consumers())
 

@@ -13,7 +13,7 @@ import tensorflow
 from estimator_inference import predictor, tf
 from estimator_inference.fast_session import tuned
 from saved_models import assert_same, double, linear, save, session_run, signature_def, variable  # noqa: F401
-from test_fast_predict import ask_until
+from test_fast_predict import ask_until, no_garbage_collection, on_alarm
 
 SERVING = os.path.join(os.path.dirname(__file__), 'data', 'serving')
 CONFIGS = {'tuned': None, 'open': tf.ConfigProto(), 'in the pool': tf.ConfigProto(inter_op_parallelism_threads=2)}
@@ -485,8 +485,7 @@ def test_a_signal_handler_while_a_predictor_answers(save, does, times):
             nested.append(predict_fn({'x': 4, 'factor': 3})['y'])
 
     export_dir, nested, ends = save(build), [], []
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
+    with on_alarm(handler):
         for i in range(times):
             with predictor.from_saved_model(export_dir) as predict_fn:
                 try:
@@ -494,11 +493,40 @@ def test_a_signal_handler_while_a_predictor_answers(save, does, times):
                     ask_until(lambda: len(nested) > i, lambda: predict_fn({'x': 3})['y'], 6)
                 except (SystemExit, RuntimeError, tf.errors.CancelledError) as end:
                     ends.append(end)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     assert nested == ([12] * times if does == 'predict' else [])
     if does == 'exit':
         assert [end.code for end in ends] == [7] * times
     if does == 'close':
         assert len(ends) == times and all(re.search('[Cc]losed|[Cc]ancelled', str(end)) for end in ends), ends
+
+
+def test_a_first_call_that_is_interrupted_leaves_tensorflow_as_it_was(save):
+    """At the end of each function that it calls, whereby what the function returned is lost: a context to leave, say.
+
+    All but TensorFlow's lock of a session, which its own `Session.run` takes in each call, and loses too.
+    """
+    def build():
+        x, factor = tf.placeholder(tf.float32, []), tf.placeholder_with_default(2., [])
+        return {'x': x, 'factor': factor}, {'y': x * factor}
+
+    def interrupt(frame, event, _):
+        nonlocal functions
+        if event == 'return' and not frame.f_code.co_filename.endswith(('lock_util.py', 'threading.py')):
+            functions -= 1
+            if functions < 0:
+                raise KeyboardInterrupt
+
+    export_dir, eager, graph = save(build), tf.executing_eagerly(), tf.get_default_graph()
+    for place in itertools.count():
+        with predictor.from_saved_model(export_dir) as predict_fn, no_garbage_collection():
+            functions = place
+            try:
+                sys.setprofile(interrupt)
+                predict_fn({'x': 3})
+                break
+            except KeyboardInterrupt:  # which keeps what is lost until the end of this block
+                assert (tf.executing_eagerly(), tf.get_default_graph()) == (eager, graph)
+            finally:
+                sys.setprofile(None)
+            assert predict_fn({'x': 3}) == {'y': 6}
+    assert place > 10

@@ -480,13 +480,33 @@ def ask_until(over, ask, answer):
         assert ask() == answer
 
 
+@contextlib.contextmanager
+def no_garbage_collection():
+    """What a signal handler, for one, raises within a destructor, Python drops, and the test would wait for it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextlib.contextmanager
+def on_alarm(handler):
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with no_garbage_collection():
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @in_modes
 def test_interrupted_anywhere_later_calls_work_or_say_that_it_is_closed(toy, mode):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    handler = signal.signal(signal.SIGALRM, interrupt)
-    try:
+    with on_alarm(interrupt):
         for i in range(10):  # at 10 places, by chance
             with mode(), FastPredict(toy, SPEC) as fast_predict:
                 answer = fast_predict.predict([[1, 2]])
@@ -496,8 +516,6 @@ def test_interrupted_anywhere_later_calls_work_or_say_that_it_is_closed(toy, mod
                 with contextlib.suppress(RuntimeError):  # never StopIteration: that ends a caller's loop silently
                     assert_answers(fast_predict, toy, [[3, 4]])
             assert_tensorflow_works()
-    finally:
-        signal.signal(signal.SIGALRM, handler)
 
 
 @pytest.mark.parametrize('times', [8, pytest.param(40, marks=pytest.mark.slow)])
@@ -513,8 +531,7 @@ def test_a_signal_handler_while_it_answers(estimator_of, does, times):
             nested.append(fast_predict.predict([[4, 4]])[0].tolist())
 
     estimator, nested, ends = estimator_of(lambda f: f * 2), [], []
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
+    with on_alarm(handler):
         for i in range(times):
             with FastPredict(estimator, SPEC) as fast_predict:
                 try:
@@ -522,9 +539,6 @@ def test_a_signal_handler_while_it_answers(estimator_of, does, times):
                     ask_until(lambda: len(nested) > i, lambda: fast_predict.predict([[1, 2]])[0].tolist(), [2, 4])
                 except (SystemExit, RuntimeError, tf.errors.CancelledError) as end:
                     ends.append(end)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     assert nested == ([[8, 8]] * times if does == 'predict' else [])
     if does == 'exit':
         assert [end.code for end in ends] == [7] * times
