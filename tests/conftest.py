@@ -2,6 +2,8 @@
 import contextlib
 import fcntl
 import os
+import random
+import socket
 import types
 
 import pytest
@@ -13,6 +15,11 @@ def pytest_pycollect_makemodule():
     """Imports support before TensorFlow, in pytest-xdist's workers only: its controller needs neither."""
     from support import errors
     errors.raise_on_interrupt()  # Ctrl-C ends pytest as ever
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    random.seed(1)  # Keras's initializers draw their seeds there, and not from the RunConfig
 
 
 def slow(*arguments):
@@ -91,6 +98,18 @@ def default_graph():
     from estimator_inference import tf
     yield
     assert not tf.get_default_graph().finalized
+
+
+@pytest.fixture(scope='session')
+def free_port():
+    """A function that returns a port of 127.0.0.1 that nobody uses, and that nobody else is given during this run."""
+    with contextlib.ExitStack() as stack:
+        def make():
+            bound = stack.enter_context(socket.socket())
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server may bind it too
+            bound.bind(('127.0.0.1', 0))
+            return bound.getsockname()[1]
+        yield make
 
 
 @pytest.fixture

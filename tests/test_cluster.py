@@ -50,7 +50,7 @@ def test_make_cluster(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_killed_worker_rejoins_and_an_evaluator_evaluates(tmp_path, capsys):
-    output, args = Output(capsys), ('--model-dir', str(tmp_path), '--steps', '6000')
+    output, args = Output(capsys), ('--model-dir', str(tmp_path), '--steps', '10000')
     addresses = {task: [address] for task, address in zip(cluster.TASKS, cluster.free_addresses(3))}
     tasks = {task: cluster.start(task, addresses, *args) for task in (*cluster.TASKS, 'evaluator')}
     try:
@@ -65,9 +65,9 @@ def test_a_killed_worker_rejoins_and_an_evaluator_evaluates(tmp_path, capsys):
     finally:
         for task in tasks.values():
             task.kill()
-    assert tf.train.load_variable(str(tmp_path), 'global_step') >= 6000
+    assert tf.train.load_variable(str(tmp_path), 'global_step') >= 10_000
     assert_learned(tmp_path)
-    assert 'evaluator | INFO:tensorflow:Saving dict for global step 6' in output.read()
+    assert 'evaluator | INFO:tensorflow:Saving dict for global step 10' in output.read()
 
 
 @pytest.mark.parametrize('tf_config, words', [

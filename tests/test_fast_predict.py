@@ -3,6 +3,7 @@ import contextlib
 import gc
 import glob
 import os
+import random
 import re
 import signal
 import subprocess
@@ -31,6 +32,7 @@ in_modes = pytest.mark.parametrize('mode', [contextlib.nullcontext, lambda: tf.G
 @pytest.fixture(scope='module')
 def toy(tmp_path_factory):
     config = tf.estimator.RunConfig(tf_random_seed=1)
+    random.seed(1)  # whichever test needs it first
     estimator = tf.estimator.Estimator(model.model_fn, str(tmp_path_factory.mktemp('toy')), config, params={})
     estimator.train(train.train_input_fn, steps=5)
     return estimator
@@ -141,7 +143,7 @@ def in_thread(function):
 def python(code, cwd=ROOT):
     """Runs Python code, which leaves no error on stderr, in a process of its own; returns its stdout."""
     environ = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-    done = subprocess.run([sys.executable, '-c', code], cwd=cwd, env=environ, timeout=60,
+    done = subprocess.run([sys.executable, '-c', code], cwd=cwd, env=environ, timeout=240,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'Traceback' not in done.stderr and 'Exception ignored' not in done.stderr, done.stderr
@@ -574,19 +576,19 @@ def test_errors_while_opening(toy, estimator_of):
 
 
 def test_it_makes_no_thread_and_keeps_no_session(toy):
-    threads = threading.enumerate()
+    threads = set(threading.enumerate())
     for is_used in (False, True):
         fast_predict = FastPredict(toy, SPEC)
         if is_used:
             fast_predict.predict([[1, 2]])
-        assert threading.enumerate() == threads
+        assert set(threading.enumerate()) <= threads
         session = weakref.ref(fast_predict._fast_session.session)
         del fast_predict
         gc.collect()
         assert session() is None  # without `close` too
     with pytest.raises(ValueError):
         FastPredict(toy, None)
-    assert threading.enumerate() == threads
+    assert set(threading.enumerate()) <= threads
 
 
 def test_close(toy):

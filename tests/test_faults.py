@@ -93,7 +93,7 @@ def test_export_killed_leaves_nothing_half_written(kills, trained, start, tmp_pa
 def test_a_reader_during_exports_finds_a_whole_one_each_time(count, trained, tmp_path):
     def write():
         for _ in range(count):
-            beyond.export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--keep', '2'])
+            beyond.export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--keep', '3'])
 
     beyond.export.main(['--model-dir', trained, '--export-dir', str(tmp_path)])
     writer, read = threading.Thread(target=write), []

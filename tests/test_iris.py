@@ -184,11 +184,12 @@ def test_damaged_export(script_module, file, iris_trained, tmp_path, ends):
 
 
 def test_another_model(trained, exported, tmp_path, ends):
-    before = contents(trained)
-    for script_module, args in ((train, flags(os.path.dirname(trained))), (fast, ['--model-dir', trained])):
-        assert re.fullmatch(rf'{trained} has a checkpoint of another network than model_fn builds \(Key dnn/.+\): '
+    model_dir = shutil.copytree(trained, tmp_path / 'model')
+    before = contents(model_dir)
+    for script_module, args in ((train, flags(tmp_path)), (fast, ['--model-dir', model_dir])):
+        assert re.fullmatch(rf'{model_dir} has a checkpoint of another network than model_fn builds \(Key dnn/.+\): '
                             'choose another --model-dir', ends(script_module, *args))
-    assert contents(trained) == before
+    assert contents(model_dir) == before
     assert "unknown inputs ['inputs']: expected ['number']" in ends(serve, '--export-dir', exported)
     assert 'has no classifier' in ends(session, '--export-dir', exported)
 

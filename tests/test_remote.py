@@ -62,12 +62,6 @@ def stub(server):
         yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
 
-def closed_port():
-    with socket.socket() as closed:
-        closed.bind(('127.0.0.1', 0))
-        return closed.getsockname()[1]
-
-
 @pytest.mark.parametrize('flags', [[], ['--rest']])
 def test_prints_the_table_and_the_version(flags, server, iris_trained, printed, script):
     port, [version] = server[bool(flags)], os.listdir(f'{iris_trained}/saved_model')
@@ -164,8 +158,8 @@ def test_remote_predictor_checks_what_it_is_fed(server):
         np.testing.assert_allclose(predict_fn({'number': [[3]]})['output'], [[6]], rtol=1e-2)
 
 
-def test_remote_predictor_raises_errors_that_say_host_model_and_reason(server):
-    address, nobody = f'127.0.0.1:{server[0]}', f'127.0.0.1:{closed_port()}'
+def test_remote_predictor_raises_errors_that_say_host_model_and_reason(server, free_port):
+    address, nobody = f'127.0.0.1:{server[0]}', f'127.0.0.1:{free_port()}'
     with socket.create_server(('127.0.0.1', 0)) as silent:
         late = f'127.0.0.1:{silent.getsockname()[1]}'
         for error, base, arguments, reason in (
@@ -179,10 +173,10 @@ def test_remote_predictor_raises_errors_that_say_host_model_and_reason(server):
             assert arguments[0] in str(raised.value) and repr(arguments[1]) in str(raised.value)
 
 
-def test_classify_rest_raises_the_same_errors(server):
+def test_classify_rest_raises_the_same_errors(server, free_port):
     examples, address = iris_data.rows(iris_data.FLOWERS), f'127.0.0.1:{server[1]}'
     with socket.create_server(('127.0.0.1', 0)) as silent:
-        for error, at, model in ((remote.Unreachable, f'127.0.0.1:{closed_port()}', 'iris'),
+        for error, at, model in ((remote.Unreachable, f'127.0.0.1:{free_port()}', 'iris'),
                                  (remote.TimedOut, f'127.0.0.1:{silent.getsockname()[1]}', 'iris'),
                                  (remote.UnknownModel, address, 'tulips'), (remote.Refused, address, 'double')):
             with pytest.raises(error) as raised:
@@ -190,8 +184,8 @@ def test_classify_rest_raises_the_same_errors(server):
             assert at in str(raised.value) and repr(model) in str(raised.value)
 
 
-def test_no_server(ask):
-    port = closed_port()
+def test_no_server(ask, free_port):
+    port = free_port()
     assert re.fullmatch(rf"no TensorFlow Serving at 127\.0\.0\.1:{port} for the model 'iris' \(.*\): start one with "
                         r'docker compose -f \S*serving/compose\.yaml up, or name another host and port', ask(port=port))
 

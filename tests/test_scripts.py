@@ -316,11 +316,12 @@ def test_hidden_units_are_known_from_the_checkpoint(hidden, tmp_path, ends):
     assert snapshot(model_dir) == before
 
 
-def test_hidden_layer_is_asked_for_where_there_is_none(trained, ends):
-    before = snapshot(trained)
-    assert f'{trained}/model.ckpt-1000 has no hidden units, and --hidden-units asks for 4' in \
-        ends(train, '--model-dir', trained, '--hidden-units', '4', '--steps', '2000')
-    assert snapshot(trained) == before
+def test_hidden_layer_is_asked_for_where_there_is_none(trained, tmp_path, ends):
+    model_dir = shutil.copytree(trained, tmp_path / 'model')
+    before = snapshot(model_dir)
+    assert f'{model_dir}/model.ckpt-1000 has no hidden units, and --hidden-units asks for 4' in \
+        ends(train, '--model-dir', model_dir, '--hidden-units', '4', '--steps', '2000')
+    assert snapshot(model_dir) == before
 
 
 def test_another_model_fn(monkeypatch, tmp_path, capsys, ends, trained):

@@ -164,8 +164,9 @@ def test_missing_packages():
 
 
 def test_a_repository_with_a_space_in_its_path(tmp_path):
+    others = shutil.ignore_patterns('model', 'saved*', '__pycache__')
     for room in ('iris', 'support'):
-        shutil.copytree(f'{ROOT}/{room}', tmp_path / 'a b' / room, ignore=shutil.ignore_patterns('model', 'saved*'))
+        shutil.copytree(f'{ROOT}/{room}', tmp_path / 'a b' / room, ignore=others)
     process = shell(f'{sys.executable} "a b/iris/train.py"', tmp_path)
     assert process.stderr == (f"a b/iris/train.py needs the repository around it: run cd '{tmp_path}/a b' && "
                               f'{sys.executable} -m iris.train\n')

@@ -3,7 +3,6 @@ import json
 import os
 import pkgutil
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -265,11 +264,8 @@ def test_what_a_strategy_over_a_cluster_does_not_do(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_strategy_over_a_cluster(tmp_path):
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(('localhost', 0))
-        other.bind(('localhost', 0))
-        workers = [f'localhost:{one.getsockname()[1]}', f'localhost:{other.getsockname()[1]}']
+def test_a_strategy_over_a_cluster(tmp_path, free_port):
+    workers = [f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}']
     code = f"""
 from estimator_inference.tf1 import tf
 import tensorflow as tf2

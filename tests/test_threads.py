@@ -205,8 +205,7 @@ end_threads()
     ids=['return', 'SIGINT', 'SystemExit', '_exit', 'SIGTERM'])
 def test_ends_meanwhile(python, kind, daemon, code, expected):
     others_end = 'threading.Thread(target=lambda: (threading.main_thread().join(), stop.set())).start()\n'
-    returncode, _, stderr = python((others_end if daemon == 'not' else '') + code, kind, daemon, timeout=60,
-                                   forked=False)
+    returncode, _, stderr = python((others_end if daemon == 'not' else '') + code, kind, daemon, forked=False)
     assert returncode == expected, stderr
     for text in DUMPS:
         assert text not in stderr or text == 'Traceback' and expected == -signal.SIGINT, stderr  # KeyboardInterrupt's

@@ -35,20 +35,19 @@ def post(address, body, **headers):
             return error.code, json.load(error)
 
 
-def free_port():
-    with socket.create_server(('127.0.0.1', 0)) as free:
-        return free.getsockname()[1]
+def wait_until_it_serves(process):
+    while not process.stdout:
+        assert process.returncode is None, process.stderr
+        time.sleep(.01)
 
 
 @pytest.fixture(scope='module')
-def app(exported, tmp_path_factory):
+def app(exported, tmp_path_factory, free_port):
     """The script, which runs: (the process, its address)."""
     directory, port = tmp_path_factory.mktemp('web_app'), free_port()
     process = Process(['-m', 'beyond.web_app', '--export-dir', exported, '--port', port], directory, directory)
     try:
-        while not process.stdout:
-            assert process.returncode is None, process.stderr
-            time.sleep(.01)
+        wait_until_it_serves(process)
         yield process, f'http://127.0.0.1:{port}/'
     finally:
         process.kill()
@@ -119,10 +118,9 @@ def test_what_it_prints(app, exported):
     assert 'Traceback' not in process.stderr and 'WARNING' not in process.stderr
 
 
-def test_ctrl_c_is_one_line(exported, start):
+def test_ctrl_c_is_one_line(exported, start, free_port):
     with start('-m beyond.web_app', '--export-dir', exported, '--port', free_port()) as process:
-        while not process.stdout:
-            time.sleep(.01)
+        wait_until_it_serves(process)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait() == -signal.SIGINT
     assert process.stderr == '-m beyond.web_app: interrupted\n'
