@@ -504,7 +504,7 @@ def on_alarm(handler):
 
 
 @in_modes
-def test_interrupted_anywhere_later_calls_work_or_say_that_it_is_closed(toy, mode):
+def test_interrupted_anywhere_later_calls_work(toy, mode):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -512,11 +512,10 @@ def test_interrupted_anywhere_later_calls_work_or_say_that_it_is_closed(toy, mod
         for i in range(10):  # at 10 places, by chance
             with mode(), FastPredict(toy, SPEC) as fast_predict:
                 answer = fast_predict.predict([[1, 2]])
-                with pytest.raises(BaseException):  # noqa: B017  TensorFlow may turn it into an error of its own
+                with pytest.raises(KeyboardInterrupt):
                     signal.setitimer(signal.ITIMER_REAL, .01 + i * .00021)
                     ask_until(lambda: False, lambda: fast_predict.predict([[1, 2]]), answer)
-                with contextlib.suppress(RuntimeError):  # never StopIteration: that ends a caller's loop silently
-                    assert_answers(fast_predict, toy, [[3, 4]])
+                assert_answers(fast_predict, toy, [[3, 4]])
             assert_tensorflow_works()
 
 
