@@ -81,7 +81,7 @@ class FastSession:
         self._lock = threading.RLock()  # a signal handler may call, or close, meanwhile
         self._functions: dict[tuple[str, ...], Callable] = {}
         self._frozen = self._freeze([feed.tensor for feed in feeds], config) if freeze and not in_pool else None
-        # Here rather than in the first call, which, interrupted within `Graph.as_default`, would leave that entered.
+        # Made now, since a first call that made them, interrupted within `Graph.as_default`, would leave that entered.
         self._answers = {each: _answers(each.graph, self._fetches) for each in (session, self._frozen) if each}
         session.close = _closing(self, session)
         _opened.add(self)

@@ -63,9 +63,9 @@ class Process:
             return file.read()
 
     def wait_for(self, words, timeout=120):
-        """Waits until it has printed these words to stderr, or ended."""
+        """Waits until it has printed these words, or ended."""
         end = time.monotonic() + timeout
-        while words not in self.stderr and self.returncode is None:
+        while words not in self.stdout + self.stderr and self.returncode is None:
             assert time.monotonic() < end, self.stderr
             time.sleep(0.005)
 

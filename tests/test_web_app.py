@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from concurrent import futures
@@ -35,19 +34,14 @@ def post(address, body, **headers):
             return error.code, json.load(error)
 
 
-def wait_until_it_serves(process):
-    while not process.stdout:
-        assert process.returncode is None, process.stderr
-        time.sleep(.01)
-
-
 @pytest.fixture(scope='module')
 def app(exported, tmp_path_factory, free_port):
     """The script, which runs: (the process, its address)."""
     directory, port = tmp_path_factory.mktemp('web_app'), free_port()
     process = Process(['-m', 'beyond.web_app', '--export-dir', exported, '--port', port], directory, directory)
     try:
-        wait_until_it_serves(process)
+        process.wait_for('Serving')
+        assert process.returncode is None, process.stderr
         yield process, f'http://127.0.0.1:{port}/'
     finally:
         process.kill()
@@ -120,7 +114,7 @@ def test_what_it_prints(app, exported):
 
 def test_ctrl_c_is_one_line(exported, start, free_port):
     with start('-m beyond.web_app', '--export-dir', exported, '--port', free_port()) as process:
-        wait_until_it_serves(process)
+        process.wait_for('Serving')
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait() == -signal.SIGINT
     assert process.stderr == '-m beyond.web_app: interrupted\n'
