@@ -139,7 +139,7 @@ exec sleep 60
         for _ in range(1000):
             try:
                 state = open(f'/proc/{path.name[4:]}/stat').read().split()[2]
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):  # the latter between open and read
                 break
             if state == 'Z':  # ended, and nobody has asked for its status yet
                 break
