@@ -33,6 +33,7 @@ cluster: $(VENV)/.run
 
 test: $(VENV)/.test
 	@echo 'Linter, types and the tests that are not slow: two to three minutes on two cores.'
+	$(RUN) -m ruff format --check --quiet
 	$(RUN) -m ruff check --quiet
 	$(RUN) -m mypy --no-error-summary
 	$(RUN) -m pytest $(TESTS)

@@ -5,6 +5,7 @@
 The rows take turns, a round each, so that a machine which gets slower or faster meanwhile does so for all of them.
 Each answer is compared with what the checkpoint's variables give.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -22,11 +23,12 @@ import time
 from concurrent import futures
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Union
 
-from support import checkpoints, script  # before TensorFlow
-import estimator_inference
-import fast_predict
 import numpy as np
 import tensorflow as tf2
+
+import estimator_inference
+import fast_predict
+from support import checkpoints, script  # before TensorFlow
 from estimator_inference import exports, predictor, tf
 from export import serving_input_receiver_fn
 from model import model_fn
@@ -40,13 +42,16 @@ ROUNDS = 10
 class Model(NamedTuple):
     estimator: Any
     export_dir: str
-    layers: list[tuple[np.ndarray, np.ndarray]]  # the kernel and the bias of each, from the checkpoint
+    layers: list[
+        tuple[np.ndarray, np.ndarray]
+    ]  # the kernel and the bias of each, from the checkpoint
     expected: dict[int, float]  # the answer to each number
 
 
 class Row(NamedTuple):
     """A way to predict. `open(model, stack)` loads, and leaves to an ExitStack what is to be closed. It returns a
     function from a list of n numbers to their predictions: a list of n, or a dict of arrays [n, 1]."""
+
     name: str
     open: Callable[[Model, contextlib.ExitStack], Callable]
     batch: int = 1  # examples a call
@@ -59,7 +64,10 @@ class Row(NamedTuple):
 
 def open_estimator(model, stack):
     def input_fn(numbers):  # as in predict.py, for several numbers too
-        return tf.data.Dataset.from_generator(lambda: [[nb, nb] for nb in numbers], tf.float32, [2]).batch(len(numbers))
+        return tf.data.Dataset.from_generator(
+            lambda: [[nb, nb] for nb in numbers], tf.float32, [2]
+        ).batch(len(numbers))
+
     return lambda numbers: list(model.estimator.predict(functools.partial(input_fn, numbers)))
 
 
@@ -88,7 +96,9 @@ def open_fast_predict(model, stack):
 
 def open_session(model, stack):
     session = stack.enter_context(contextlib.closing(tf.Session(graph=tf.Graph())))
-    signature = tf.saved_model.loader.load(session, ['serve'], model.export_dir).signature_def['serving_default']
+    signature = tf.saved_model.loader.load(session, ['serve'], model.export_dir).signature_def[
+        'serving_default'
+    ]
     tensor = session.graph.get_tensor_by_name
     number = tensor(signature.inputs['number'].name)
     outputs = {key: tensor(info.name) for key, info in signature.outputs.items()}
@@ -104,8 +114,12 @@ def open_tf2(model, stack):
     loaded = tf2.saved_model.load(model.export_dir)
     stack.callback(lambda: loaded)  # its variables live as long as it does
     signature = loaded.signatures['serving_default']
-    return lambda numbers: {key: output.numpy() for key, output in signature(
-        number=tf2.constant([[nb] for nb in numbers], tf2.float32)).items()}
+    return lambda numbers: {
+        key: output.numpy()
+        for key, output in signature(
+            number=tf2.constant([[nb] for nb in numbers], tf2.float32)
+        ).items()
+    }
 
 
 def open_function(model, stack, make):
@@ -117,6 +131,7 @@ def onnx_function(layers):
     """Returns a function from an array [n, 1] to an array [n, 1]: ONNX Runtime's, for a model of layers."""
     import onnx
     import onnxruntime
+
     steps = ' '.join(f'x{i + 1} = Gemm(x{i}, kernel{i}, bias{i})' for i in range(len(layers)))
     model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 13]>
         double (float[n, 1] number) => (float[n, 1] x{len(layers)}) {{
@@ -124,26 +139,37 @@ def onnx_function(layers):
             {steps}
         }}""")
     for i, (kernel, bias) in enumerate(layers):
-        model.graph.initializer.extend([onnx.numpy_helper.from_array(kernel, f'kernel{i}'),
-                                        onnx.numpy_helper.from_array(bias, f'bias{i}')])
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+        model.graph.initializer.extend(
+            [
+                onnx.numpy_helper.from_array(kernel, f'kernel{i}'),
+                onnx.numpy_helper.from_array(bias, f'bias{i}'),
+            ]
+        )
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=['CPUExecutionProvider']
+    )
     return lambda array: session.run(None, {'number': array})[0]
 
 
 def lite_function(layers, batch=1):
     """Returns a function from an array [batch, 1] to an array [batch, 1]: LiteRT's, for a model of layers."""
     from ai_edge_litert.interpreter import Interpreter
+
     double = tf2.function(lambda number: apply(layers, tf2.tile(number, [1, 2])))
     concrete = double.get_concrete_function(tf2.TensorSpec([batch, 1], tf2.float32))
     converter = tf2.lite.TFLiteConverter.from_concrete_functions([concrete], double)
     interpreter = Interpreter(model_content=converter.convert())
     interpreter.allocate_tensors()
-    number, output = interpreter.get_input_details()[0]['index'], interpreter.get_output_details()[0]['index']
+    number, output = (
+        interpreter.get_input_details()[0]['index'],
+        interpreter.get_output_details()[0]['index'],
+    )
 
     def run(array):
         interpreter.set_tensor(number, array)
         interpreter.invoke()
         return interpreter.get_tensor(output)
+
     return run
 
 
@@ -156,8 +182,13 @@ def apply(layers, x):
 
 POSTS = [
     Row('Estimator.predict', open_estimator, share=0.01, post_a=0.19, post_b=0.1152),
-    Row('FastPredict as the posts have it', functools.partial(open_generator, kind=PostsFastPredict), share=0.2,
-        post_b=352e-6, lags=True),
+    Row(
+        'FastPredict as the posts have it',
+        functools.partial(open_generator, kind=PostsFastPredict),
+        share=0.2,
+        post_b=352e-6,
+        lags=True,
+    ),
     Row('FastPredict on a generator', open_generator),
     Row('FastPredict, 10 a call (post B one by one)', open_generator, batch=10, post_b=238e-6),
     Row('Session.run: what tf.contrib.predictor did', open_session, post_a='"100x"', post_b=178e-6),
@@ -165,12 +196,25 @@ POSTS = [
 BEYOND = [
     Row("the library's FastPredict", open_fast_predict),
     Row("the library's FastPredict, 10 a call", open_fast_predict, batch=10),
-    Row('predictor.from_saved_model', functools.partial(
-        open_predictor, make=lambda model: predictor.from_saved_model(model.export_dir))),
-    Row('predictor.from_estimator', functools.partial(
-        open_predictor, make=lambda model: predictor.from_estimator(model.estimator, serving_input_receiver_fn))),
+    Row(
+        'predictor.from_saved_model',
+        functools.partial(
+            open_predictor, make=lambda model: predictor.from_saved_model(model.export_dir)
+        ),
+    ),
+    Row(
+        'predictor.from_estimator',
+        functools.partial(
+            open_predictor,
+            make=lambda model: predictor.from_estimator(model.estimator, serving_input_receiver_fn),
+        ),
+    ),
     Row('tf.saved_model.load', open_tf2),
-    Row('ONNX Runtime', functools.partial(open_function, make=onnx_function), needs=('onnx', 'onnxruntime')),
+    Row(
+        'ONNX Runtime',
+        functools.partial(open_function, make=onnx_function),
+        needs=('onnx', 'onnxruntime'),
+    ),
     Row('LiteRT', functools.partial(open_function, make=lite_function), needs=('ai_edge_litert',)),
 ]
 ROWS = POSTS + BEYOND
@@ -219,26 +263,42 @@ class Stopwatch:
             self.times.append(time.perf_counter() - start)
             if isinstance(answers, dict):  # with a hidden layer, of both layers
                 answers = answers.get('predictions', next(iter(answers.values())))
-            for nb, answer in itertools.zip_longest(numbers, map(number_in, answers), fillvalue=np.nan):
+            for nb, answer in itertools.zip_longest(
+                numbers, map(number_in, answers), fillvalue=np.nan
+            ):
                 expected = self.model.expected.get(nb)  # None: one answer too many
                 if expected is None or not abs(answer - expected) <= 1e-3 * nb:
                     self.wrong += 1
                     if not self.row.lags:
-                        raise WrongAnswer(f'{self.row.name}: f({nb}) = {answer}, expected {expected}')
+                        raise WrongAnswer(
+                            f'{self.row.name}: f({nb}) = {answer}, expected {expected}'
+                        )
 
     def record(self) -> dict[str, Any]:
         """Returns the figures, in seconds, all but `load` and `first_call` an example."""
         times = np.array(self.times[1:]) / self.row.batch
-        return {'row': self.row.name, 'batch': self.row.batch, 'examples': len(times) * self.row.batch,
-                'load': self.loaded, 'first_call': self.times[0], 'mean': times.mean(), 'median': np.median(times),
-                'p99': np.percentile(times, 99), 'examples_per_second': 1 / times.mean(), 'wrong': self.wrong,
-                'post_a': self.row.post_a, 'post_b': self.row.post_b}
+        return {
+            'row': self.row.name,
+            'batch': self.row.batch,
+            'examples': len(times) * self.row.batch,
+            'load': self.loaded,
+            'first_call': self.times[0],
+            'mean': times.mean(),
+            'median': np.median(times),
+            'p99': np.percentile(times, 99),
+            'examples_per_second': 1 / times.mean(),
+            'wrong': self.wrong,
+            'post_a': self.row.post_a,
+            'post_b': self.row.post_b,
+        }
 
 
 def compare(rows: Sequence[Row], model: Model, examples: int) -> Iterator[Stopwatch]:
     """Measures rows in turns, and yields each as soon as its last turn is over."""
     with contextlib.ExitStack() as stack:
-        stopwatches = [stack.enter_context(contextlib.closing(Stopwatch(row, model))) for row in rows]
+        stopwatches = [
+            stack.enter_context(contextlib.closing(Stopwatch(row, model))) for row in rows
+        ]
         gc.disable()
         gc.freeze()  # collecting at the end of a round passes over all that stands now
         stack.callback(gc.unfreeze)
@@ -265,27 +325,56 @@ def progress(text: str) -> None:
 
 def describe_machine(device: str, takes: float) -> dict[str, str]:
     """Prints and returns what the figures depend on, and prints how many seconds they take if it is over 30."""
-    models = [line.partition(': ')[2] for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-              if line.startswith('model name')]
-    machine = {'python': platform.python_version(), 'tensorflow': tf2.__version__, 'numpy': np.__version__, 'processor':
-               (models or [platform.machine()])[0], 'cores': str(len(os.sched_getaffinity(0))), 'device': device}
+    models = [
+        line.partition(': ')[2]
+        for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+        if line.startswith('model name')
+    ]
+    machine = {
+        'python': platform.python_version(),
+        'tensorflow': tf2.__version__,
+        'numpy': np.__version__,
+        'processor': (models or [platform.machine()])[0],
+        'cores': str(len(os.sched_getaffinity(0))),
+        'device': device,
+    }
     print('Python {}, TensorFlow {}, numpy {}; {}, {} cores, on {}'.format(*machine.values()))
     if takes > 30:
-        print('This takes about', f'{takes / 60:,.0f} minutes.' if takes > 100 else f'{takes:.0f} seconds.', flush=True)
+        print(
+            'This takes about',
+            f'{takes / 60:,.0f} minutes.' if takes > 100 else f'{takes:.0f} seconds.',
+            flush=True,
+        )
     return machine
 
 
-def print_row(name: str, *cells: str, widths: Sequence[int] = (42, 7, 12, 8, 8, 11, 9, 7, 8, 8)) -> None:
+def print_row(
+    name: str, *cells: str, widths: Sequence[int] = (42, 7, 12, 8, 8, 11, 9, 7, 8, 8)
+) -> None:
     print(name.ljust(widths[0]) + ''.join(map(str.rjust, cells, widths[1:])), flush=True)
 
 
 def table_row(record: dict, baseline: Optional[float]) -> list[str]:
     """Returns the cells of a row; `baseline` is the median of Estimator.predict, if that was measured."""
+
     def time_(key):
-        return record[key] if isinstance(record[key], str) else seconds(record[key]) if record[key] else ''
-    return [record['row'], *map(time_, ('load', 'first_call', 'median', 'p99')),
-            f'{record["examples_per_second"]:,.0f}', f'{baseline / record["median"]:,.0f}x' if baseline else '',
-            f'{record["wrong"]:,}', time_('post_a'), time_('post_b')]
+        return (
+            record[key]
+            if isinstance(record[key], str)
+            else seconds(record[key])
+            if record[key]
+            else ''
+        )
+
+    return [
+        record['row'],
+        *map(time_, ('load', 'first_call', 'median', 'p99')),
+        f'{record["examples_per_second"]:,.0f}',
+        f'{baseline / record["median"]:,.0f}x' if baseline else '',
+        f'{record["wrong"]:,}',
+        time_('post_a'),
+        time_('post_b'),
+    ]
 
 
 def write_json(path: Optional[str], **figures: Any) -> None:
@@ -300,25 +389,46 @@ def same_export(export_dir_base: str, checkpoint: str) -> str:
     """Returns the path of the newest export; raises Fault where it takes no `number` or has other variables."""
     try:
         export_dir = exports.latest(export_dir_base)
-        inputs = list(exports.read(export_dir).meta_graphs[0].signature_def['serving_default'].inputs)
+        inputs = list(
+            exports.read(export_dir).meta_graphs[0].signature_def['serving_default'].inputs
+        )
         if inputs != ['number']:
-            raise Fault(f"expected an export whose input is 'number', and {export_dir} takes {inputs}")
+            raise Fault(
+                f"expected an export whose input is 'number', and {export_dir} takes {inputs}"
+            )
         checkpoints.check(f'{export_dir}/variables/variables')
-        exported, trained = map(tf.train.load_checkpoint, (f'{export_dir}/variables/variables', checkpoint))
+        exported, trained = map(
+            tf.train.load_checkpoint, (f'{export_dir}/variables/variables', checkpoint)
+        )
         for name in exported.get_variable_to_shape_map():
-            if not trained.has_tensor(name) or not np.array_equal(exported.get_tensor(name), trained.get_tensor(name)):
-                raise Fault(f'{export_dir} is of another model than {checkpoint}: its {name} differs')
+            if not trained.has_tensor(name) or not np.array_equal(
+                exported.get_tensor(name), trained.get_tensor(name)
+            ):
+                raise Fault(
+                    f'{export_dir} is of another model than {checkpoint}: its {name} differs'
+                )
         return export_dir
     except (FileNotFoundError, checkpoints.DamagedCheckpoint, Fault) as error:
         raise Fault(f'{error}: leave --export-dir out, and compare.py exports for itself') from None
 
 
-@script(reads='model',
-        export_dir=dict(metavar='DIR', type=directory,
-                        help='take the newest export there, whose input is `number` (default: make one)'),
-        examples=10_000,
-        rows=dict(nargs='+', choices=NAMES, default=NAMES, metavar='NAME',
-                  help='what to measure (default: all): ' + ', '.join(map('"{}"'.format, NAMES))), json=None)
+@script(
+    reads='model',
+    export_dir=dict(
+        metavar='DIR',
+        type=directory,
+        help='take the newest export there, whose input is `number` (default: make one)',
+    ),
+    examples=10_000,
+    rows=dict(
+        nargs='+',
+        choices=NAMES,
+        default=NAMES,
+        metavar='NAME',
+        help='what to measure (default: all): ' + ', '.join(map('"{}"'.format, NAMES)),
+    ),
+    json=None,
+)
 def main(args):
     tf.logging.set_verbosity(tf.logging.ERROR)
     estimator = tf.estimator.Estimator(model_fn, args.model_dir, params=args.params)
@@ -328,22 +438,49 @@ def main(args):
     rows = [row for row in asked if all(map(importlib.util.find_spec, row.needs))]
 
     machine = describe_machine(
-        args.device, 5 + len(rows) + sum(args.examples * row.share * (row.post_b or 1e-4) for row in rows))
+        args.device,
+        5 + len(rows) + sum(args.examples * row.share * (row.post_b or 1e-4) for row in rows),
+    )
     print(f'Checkpoint {checkpoint}, export {export_dir or "made of it now"}')
-    fewer = ''.join(f'; {row.name}: {max(1, round(args.examples * row.share)):,}' for row in rows if row.share < 1)
+    fewer = ''.join(
+        f'; {row.name}: {max(1, round(args.examples * row.share)):,}'
+        for row in rows
+        if row.share < 1
+    )
     print(f'{args.examples:,} examples a row{fewer}')
     variables = tf.train.load_checkpoint(checkpoint)
-    layers = [(variables.get_tensor(f'{name}/kernel'), variables.get_tensor(f'{name}/bias'))
-              for name in ('hidden', 'dense') if variables.has_tensor(f'{name}/kernel')]
+    layers = [
+        (variables.get_tensor(f'{name}/kernel'), variables.get_tensor(f'{name}/bias'))
+        for name in ('hidden', 'dense')
+        if variables.has_tensor(f'{name}/kernel')
+    ]
     expected = {nb: apply(layers, np.array([nb, nb])).item() for nb in range(100, 200)}
     check(list(expected), list(expected.values()))
 
     records = []
     with tempfile.TemporaryDirectory() as directory:
-        export_dir = export_dir or estimator.export_saved_model(directory, serving_input_receiver_fn).decode()
-        print_row('', 'load', 'first call', 'median', 'p99', 'examples/s', 'faster', 'wrong', 'post A', 'post B')
-        for stopwatch in compare(rows, Model(estimator, export_dir, layers, expected), args.examples):
-            if stopwatch.row not in POSTS and (not records or records[-1]['row'] in NAMES[:len(POSTS)]):
+        export_dir = (
+            export_dir
+            or estimator.export_saved_model(directory, serving_input_receiver_fn).decode()
+        )
+        print_row(
+            '',
+            'load',
+            'first call',
+            'median',
+            'p99',
+            'examples/s',
+            'faster',
+            'wrong',
+            'post A',
+            'post B',
+        )
+        for stopwatch in compare(
+            rows, Model(estimator, export_dir, layers, expected), args.examples
+        ):
+            if stopwatch.row not in POSTS and (
+                not records or records[-1]['row'] in NAMES[: len(POSTS)]
+            ):
                 print('Beyond the posts:')
             records.append(stopwatch.record())
             baseline = records[0]['median'] if records[0]['row'] == 'Estimator.predict' else None

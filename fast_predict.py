@@ -5,12 +5,18 @@
 
 First the posts' idea, a generator kept open, made right; then the library's FastPredict on the same numbers.
 """
+
 import itertools
 import time
 
-from support import report, script  # first, since it keeps TensorFlow's start-up noise off the screen
 import numpy as np
-from estimator_inference import FastPredict as LibraryFastPredict, tf
+
+from support import (
+    report,
+    script,
+)  # first, since it keeps TensorFlow's start-up noise off the screen
+from estimator_inference import FastPredict as LibraryFastPredict
+from estimator_inference import tf
 from model import model_fn
 from predict import my_service
 

@@ -1,4 +1,5 @@
 """The posts' model: learns f([x, x]) = 2x."""
+
 from estimator_inference import tf
 
 
@@ -29,8 +30,10 @@ def model_fn(features, labels, mode, params):
     loss = tf.nn.l2_loss(output - labels)
 
     if mode == tf.estimator.ModeKeys.EVAL:
-        metrics = {'mean_absolute_error': tf.metrics.mean_absolute_error(labels, output),
-                   'root_mean_squared_error': tf.metrics.root_mean_squared_error(labels, output)}
+        metrics = {
+            'mean_absolute_error': tf.metrics.mean_absolute_error(labels, output),
+            'root_mean_squared_error': tf.metrics.root_mean_squared_error(labels, output),
+        }
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
 
     if mode == tf.estimator.ModeKeys.TRAIN:

@@ -5,10 +5,14 @@
 The log shows why it is slow: each call builds the graph again and restores the checkpoint from disk, a line
 `Restoring parameters from model/model.ckpt-1000` for each number.
 """
+
 import functools
 import time
 
-from support import report, script  # first, since it keeps TensorFlow's start-up noise off the screen
+from support import (
+    report,
+    script,
+)  # first, since it keeps TensorFlow's start-up noise off the screen
 from estimator_inference import tf
 from model import model_fn
 

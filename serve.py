@@ -1,11 +1,15 @@
 """Predicts with the newest export and a predictor: the posts' good way. No Estimator, no model.py.
 
-    python serve.py
+python serve.py
 """
+
 import pathlib
 import time
 
-from support import report, script  # first, since it keeps TensorFlow's start-up noise off the screen
+from support import (
+    report,
+    script,
+)  # first, since it keeps TensorFlow's start-up noise off the screen
 from estimator_inference import exports, predictor
 
 
@@ -18,10 +22,14 @@ def my_service(examples):
 @script(reads='saved_model', examples=10_000)
 def main(args):
     # Complete: neither temp-<timestamp>/, which an export is until it is written, nor one that is copied at half.
-    subdirs = [path for path in pathlib.Path(args.export_dir).iterdir() if exports.is_complete(path)]
+    subdirs = [
+        path for path in pathlib.Path(args.export_dir).iterdir() if exports.is_complete(path)
+    ]
     latest = str(max(subdirs, key=lambda path: int(path.name)))
     print(f'Serving {latest}')
-    predict_fn = predictor.from_saved_model(latest)  # or, from the Estimator itself, predictor.from_estimator
+    predict_fn = predictor.from_saved_model(
+        latest
+    )  # or, from the Estimator itself, predictor.from_estimator
 
     predictions, times = {}, []
     for nb in my_service(args.examples):

@@ -7,6 +7,7 @@
 The predictor is opened once, and called by all threads of the server. That server is Flask's own, for development:
 in production, one such as gunicorn calls `create_app` with a predictor that each of its processes opens for itself.
 """
+
 import json
 import os
 import socket
@@ -33,9 +34,15 @@ def create_app(predict_fn):
             inputs = json.loads(flask.request.get_data())
             number = inputs.get('number') if isinstance(inputs, dict) else None
             if number is not None:
-                inputs['number'] = [[nb] for nb in (number if isinstance(number, list) else [number])]
-            output = predict_fn(inputs)['output'][:, 0].tolist()  # raises ValueError for what it doesn't take
-            content = json.dumps({'output': output if isinstance(number, list) else output[0]}, allow_nan=False)
+                inputs['number'] = [
+                    [nb] for nb in (number if isinstance(number, list) else [number])
+                ]
+            output = predict_fn(inputs)['output'][
+                :, 0
+            ].tolist()  # raises ValueError for what it doesn't take
+            content = json.dumps(
+                {'output': output if isinstance(number, list) else output[0]}, allow_nan=False
+            )
         except (ValueError, RecursionError) as error:
             return {'error': str(error)}, 400
         return app.response_class(content + '\n', mimetype='application/json')
@@ -47,21 +54,29 @@ def create_app(predict_fn):
     return app
 
 
-@script(reads='saved_model', port=dict(type=port, default=5000, metavar='N', help='(default: %(default)s)'))
+@script(
+    reads='saved_model',
+    port=dict(type=port, default=5000, metavar='N', help='(default: %(default)s)'),
+)
 def main(args):
     export_dir = exports.latest(args.export_dir)
     with predictor.from_saved_model(export_dir) as predict_fn:
         if 'number' not in predict_fn.feed_tensors or 'output' not in predict_fn.fetch_tensors:
-            raise Fault(f"expected an export with an input 'number' and an output 'output', got {predict_fn}")
+            raise Fault(
+                f"expected an export with an input 'number' and an output 'output', got {predict_fn}"
+            )
         try:
             listening = socket.create_server(('127.0.0.1', args.port))
         except OSError as error:
             reason = os.strerror(error.errno)
-            raise Fault(f"can't listen on port {args.port} ({reason}): choose another --port") from None
+            raise Fault(
+                f"can't listen on port {args.port} ({reason}): choose another --port"
+            ) from None
         print(f'Serving {export_dir} at http://127.0.0.1:{args.port}/', flush=True)
         with listening:
-            serving.make_server('127.0.0.1', args.port, create_app(predict_fn), threaded=True,
-                                fd=listening.fileno()).serve_forever()
+            serving.make_server(
+                '127.0.0.1', args.port, create_app(predict_fn), threaded=True, fd=listening.fileno()
+            ).serve_forever()
         raise KeyboardInterrupt  # it returns at Ctrl-C
 
 

@@ -6,18 +6,35 @@
 
 Each of these is imported when it is first asked for: the predictor needs no Estimator, and `exports` no predictor.
 """
+
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-__all__ = ['FastPredict', 'Predictor', 'RemotePredictor', 'exports', 'predictor', 'remote', 'tf', 'tf1']
+__all__ = [
+    'FastPredict',
+    'Predictor',
+    'RemotePredictor',
+    'exports',
+    'predictor',
+    'remote',
+    'tf',
+    'tf1',
+]
 
-_MODULES = {'FastPredict': 'fast_predict', 'Predictor': 'predictor', 'RemotePredictor': 'remote', 'tf': 'tf1'}
+_MODULES = {
+    'FastPredict': 'fast_predict',
+    'Predictor': 'predictor',
+    'RemotePredictor': 'remote',
+    'tf': 'tf1',
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}: expected one of {__all__}')
+        raise AttributeError(
+            f'module {__name__!r} has no attribute {name!r}: expected one of {__all__}'
+        )
     module = importlib.import_module(f'{__name__}.{_MODULES.get(name, name)}')
     return getattr(module, name) if name in _MODULES else module

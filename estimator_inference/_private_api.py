@@ -2,6 +2,7 @@
 
 Each function tells since when TensorFlow has what it uses, and does what can be done without it.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -12,23 +13,37 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import config_pb2
 
 
-def make_callable(session: tf.Session, feeds: list[tf.Tensor], fetches: list[tf.Tensor],
-                  run_options: config_pb2.RunOptions) -> Callable[[list, None], list]:
+def make_callable(
+    session: tf.Session,
+    feeds: list[tf.Tensor],
+    fetches: list[tf.Tensor],
+    run_options: config_pb2.RunOptions,
+) -> Callable[[list, None], list]:
     """Returns a function from (a list of arrays, None) to the list of what is fetched.
 
     `Session._make_callable_from_options` exists from TensorFlow 1.5 to 2.21 at least, and takes a twentieth of the
     time of the public `Session.make_callable`, which does without it.
     """
     if not hasattr(session, '_make_callable_from_options'):
-        function = session.make_callable(fetches, [tensor.name for tensor in feeds], accept_options=True)
+        function = session.make_callable(
+            fetches, [tensor.name for tensor in feeds], accept_options=True
+        )
         return lambda arrays, _: function(*arrays, options=run_options)
-    function = session._make_callable_from_options(config_pb2.CallableOptions(
-        feed=[tensor.name for tensor in feeds], fetch=[tensor.name for tensor in fetches], run_options=run_options))
+    function = session._make_callable_from_options(
+        config_pb2.CallableOptions(
+            feed=[tensor.name for tensor in feeds],
+            fetch=[tensor.name for tensor in fetches],
+            run_options=run_options,
+        )
+    )
     # Its `__call__` is four steps in Python around one function in C, which TensorFlow 2.15 and 2.21 have under this
     # name. To call that directly saves 0.3 us of 4.
     try:
         from tensorflow.python.client import pywrap_tf_session
-        run = functools.partial(pywrap_tf_session.TF_SessionRunCallable, function._session._session, function._handle)
+
+        run = functools.partial(
+            pywrap_tf_session.TF_SessionRunCallable, function._session._session, function._handle
+        )
     except (ImportError, AttributeError):
         return lambda arrays, _: function(*arrays)
     run.owner = function  # type: ignore[attr-defined]  # it frees the handle when it is deleted
@@ -42,6 +57,7 @@ def default_config() -> config_pb2.ConfigProto:
     """
     try:
         from tensorflow.python.eager import context
+
         with tf.init_scope():  # within a graph, it would answer that soft placement is off
             return context.context().config
     except (ImportError, AttributeError):
@@ -82,7 +98,9 @@ def undeprecated() -> Iterator[None]:
     try:
         yield
     finally:
-        silenced.__exit__(None, None, None)  # never with an error, after which TensorFlow's would stay silent
+        silenced.__exit__(
+            None, None, None
+        )  # never with an error, after which TensorFlow's would stay silent
 
 
 def warm_start(estimator: Any, checkpoint: Optional[str]) -> None:
@@ -104,8 +122,11 @@ def runtime_started() -> bool:
     try:
         from tensorflow.python.client.session import _python_session_create_counter
         from tensorflow.python.eager import context
+
         eager = context.context_safe()
-        return _python_session_create_counter.get_cell().value() > 0 or bool(eager and eager._context_handle)
+        return _python_session_create_counter.get_cell().value() > 0 or bool(
+            eager and eager._context_handle
+        )
     except (ImportError, AttributeError):
         return False
 
@@ -114,6 +135,7 @@ def eager_context() -> Any:
     """Returns TensorFlow's eager context, or None. Deleted in a forked child, it waits for threads of the parent."""
     try:
         from tensorflow.python.eager import context
+
         return context.context_safe()
     except (ImportError, AttributeError):
         return None

@@ -1,4 +1,5 @@
 """Exports side by side, export_dir_base/<timestamp>/: the newest complete one, checksums, which to remove."""
+
 from __future__ import annotations
 
 import hashlib
@@ -79,7 +80,9 @@ def read(export_dir: Path) -> saved_model_pb2.SavedModel:
     try:
         content = _content(path)
     except (tf.errors.NotFoundError, tf.errors.FailedPreconditionError):
-        raise FileNotFoundError(f'no SavedModel in {os.fsdecode(export_dir)}: {path} is missing') from None
+        raise FileNotFoundError(
+            f'no SavedModel in {os.fsdecode(export_dir)}: {path} is missing'
+        ) from None
     checksum = os.path.join(os.path.dirname(path), CHECKSUM)
     if tf.gfile.Exists(checksum) and _content(checksum) != _checksum(content):
         raise DamagedExport(f'{path} is damaged: its checksum is not that of {checksum}')
@@ -119,12 +122,14 @@ def remove_old(export_dir: Path, keep: int) -> list[str]:
     if keep < 1:
         raise ValueError(f'expected to keep 1 or more exports, got {keep}')
     export_dir_base, timestamp = os.path.split(os.fsdecode(export_dir).rstrip('/'))
-    others = [other for other in complete(export_dir_base or '.') if os.path.basename(other) != timestamp]
-    for other in others[keep - 1:]:
+    others = [
+        other for other in complete(export_dir_base or '.') if os.path.basename(other) != timestamp
+    ]
+    for other in others[keep - 1 :]:
         temporary = os.path.join(os.path.dirname(other), f'temp-{os.path.basename(other)}')
         tf.gfile.Rename(other, temporary)  # at once it is no export any more, for a reader
         tf.gfile.DeleteRecursively(temporary)
-    return others[keep - 1:]
+    return others[keep - 1 :]
 
 
 def _content(path):

@@ -1,4 +1,5 @@
 """Predictions of an Estimator without a new graph and a restored checkpoint for each."""
+
 from __future__ import annotations
 
 from typing import Any, Iterable, Iterator, Mapping, Optional
@@ -28,7 +29,9 @@ class FastPredict:
     fast_session.py says what is tuned, when a model is frozen, and which config turns that off.
     """
 
-    def __init__(self, estimator: Any, feature_spec: Any, config: Optional[config_pb2.ConfigProto] = None) -> None:
+    def __init__(
+        self, estimator: Any, feature_spec: Any, config: Optional[config_pb2.ConfigProto] = None
+    ) -> None:
         """Opens the newest checkpoint of an Estimator.
 
         Args:
@@ -48,19 +51,34 @@ class FastPredict:
         self._spec = feature_spec = tf.nest.map_structure(lambda spec: spec, feature_spec)
         specs = [(name, spec) for name, spec, _ in _leaves('features', feature_spec, feature_spec)]
         if not specs:
-            raise ValueError(f'expected a TensorSpec, or a dict of at least one, got {feature_spec}')
+            raise ValueError(
+                f'expected a TensorSpec, or a dict of at least one, got {feature_spec}'
+            )
         for name, spec in specs:
             if type(spec) is not tf.TensorSpec:
                 raise ValueError(f'{name}: expected a TensorSpec, got {shown(spec)}')
             if not spec.shape.rank or spec.shape.as_list()[0] is not None:
-                raise ValueError(f'{name}: expected a TensorSpec whose first dimension is None, got {spec}')
+                raise ValueError(
+                    f'{name}: expected a TensorSpec whose first dimension is None, got {spec}'
+                )
 
         graph = tf.Graph()
         with graph.as_default():
-            placeholders = tf.nest.map_structure(lambda spec: tf.placeholder(spec.dtype, spec.shape), feature_spec)
+            placeholders = tf.nest.map_structure(
+                lambda spec: tf.placeholder(spec.dtype, spec.shape), feature_spec
+            )
         session, (self._keys, fetches), config = open_estimator(
-            estimator, lambda: placeholders, _predictions, graph, config, lambda spec: spec.prediction_hooks)
-        self._feeds = [Feed(name, tensor) for name, _, tensor in _leaves('features', feature_spec, placeholders)]
+            estimator,
+            lambda: placeholders,
+            _predictions,
+            graph,
+            config,
+            lambda spec: spec.prediction_hooks,
+        )
+        self._feeds = [
+            Feed(name, tensor)
+            for name, _, tensor in _leaves('features', feature_spec, placeholders)
+        ]
         self._fast_session = FastSession(session, self._feeds, fetches, config, owner='FastPredict')
 
     def predict(self, features: Any) -> list:
@@ -75,19 +93,26 @@ class FastPredict:
           RuntimeError: It is closed, or was opened in the parent process.
           tf.errors.OpError: An operation of the graph failed. Later calls work.
         """
-        values = [features] if type(self._spec) is tf.TensorSpec else [
-            value for _, _, value in _leaves('features', self._spec, features)]
+        values = (
+            [features]
+            if type(self._spec) is tf.TensorSpec
+            else [value for _, _, value in _leaves('features', self._spec, features)]
+        )
         arrays = [feed.array(value) for feed, value in zip(self._feeds, values)]
         examples = len(arrays[0])
         for feed, array in zip(self._feeds, arrays):
             if len(array) != examples or not examples:
-                raise ValueError(f'{feed.name}: expected {examples or "at least one"} example(s) as in the features '
-                                 f'before it, got {len(array)}')
+                raise ValueError(
+                    f'{feed.name}: expected {examples or "at least one"} example(s) as in the features '
+                    f'before it, got {len(array)}'
+                )
         outputs = self._fast_session.run(arrays, None)
         for output in outputs:
             if getattr(output, 'shape', ())[:1] != (examples,):
-                raise ValueError(f'the model_fn predicts an array of shape {getattr(output, "shape", ())} for '
-                                 f'{examples} examples')
+                raise ValueError(
+                    f'the model_fn predicts an array of shape {getattr(output, "shape", ())} for '
+                    f'{examples} examples'
+                )
         if self._keys is None:
             return list(outputs[0])
         return [dict(zip(self._keys, values)) for values in zip(*outputs)]

@@ -15,6 +15,7 @@ What makes it fast, where the caller's config leaves it open:
   runs in TensorFlow's single-threaded executor. What a caller assigns to a variable by other means, that copy doesn't
   see. Graphs over 2 GB, or with tables, queues, 1.x control flow or functions with variables, are run as they are.
 """
+
 from __future__ import annotations
 
 import atexit
@@ -60,8 +61,15 @@ class FastSession:
       run: The function for all of `feeds`; see `function`.
     """
 
-    def __init__(self, session: tf.Session, feeds: Sequence[Feed], fetches: Sequence[tf.Tensor],
-                 config: config_pb2.ConfigProto, freeze: bool = True, owner: str = 'predictor') -> None:
+    def __init__(
+        self,
+        session: tf.Session,
+        feeds: Sequence[Feed],
+        fetches: Sequence[tf.Tensor],
+        config: config_pb2.ConfigProto,
+        freeze: bool = True,
+        owner: str = 'predictor',
+    ) -> None:
         """Prepares the function for `feeds`.
 
         Args:
@@ -75,14 +83,23 @@ class FastSession:
         check_process(owner)
         self.session, self._fetches, self._owner = session, list(fetches), owner
         # Python functions in the graph too: in the thread that calls, they would be given a signal handler's error.
-        in_pool = (config.inter_op_parallelism_threads > 0 or len(config.session_inter_op_thread_pool) > 0
-                   or _calls_python(session.graph, self._fetches))
+        in_pool = (
+            config.inter_op_parallelism_threads > 0
+            or len(config.session_inter_op_thread_pool) > 0
+            or _calls_python(session.graph, self._fetches)
+        )
         self._run_options = config_pb2.RunOptions(inter_op_thread_pool=0 if in_pool else -1)
         self._lock = threading.RLock()  # a signal handler may call, or close, meanwhile
         self._functions: dict[tuple[str, ...], Callable] = {}
-        self._frozen = self._freeze([feed.tensor for feed in feeds], config) if freeze and not in_pool else None
+        self._frozen = (
+            self._freeze([feed.tensor for feed in feeds], config)
+            if freeze and not in_pool
+            else None
+        )
         # Made now, since a first call that made them, interrupted within `Graph.as_default`, would leave that entered.
-        self._answers = {each: _answers(each.graph, self._fetches) for each in (session, self._frozen) if each}
+        self._answers = {
+            each: _answers(each.graph, self._fetches) for each in (session, self._frozen) if each
+        }
         session.close = _closing(self, session)
         _opened.add(self)
         self.run = self.function(feeds)
@@ -102,6 +119,7 @@ class FastSession:
 
     def close(self) -> None:
         """Frees the session. Later calls raise RuntimeError; closing again does nothing."""
+
         def closed(*_):
             raise RuntimeError(f'this {self._owner} is closed')
 
@@ -117,8 +135,11 @@ class FastSession:
             return lambda arrays, _: []
         run = self._make_run([feed.tensor for feed in feeds])
         # Of the dtypes without an operation that copies (see _answers), TensorFlow makes strings anew in each call.
-        shared = [i for i, tensor in enumerate(self._fetches)
-                  if tensor.dtype.base_dtype not in _COPIED and tensor.dtype.base_dtype != tf.string]
+        shared = [
+            i
+            for i, tensor in enumerate(self._fetches)
+            if tensor.dtype.base_dtype not in _COPIED and tensor.dtype.base_dtype != tf.string
+        ]
         strings = [i for i, feed in enumerate(feeds) if feed.tensor.dtype == tf.string]
         if not shared and not strings:
             return run
@@ -133,6 +154,7 @@ class FastSession:
             for i in shared:
                 outputs[i] = outputs[i].copy()
             return outputs
+
         return run_and_copy
 
     def _make_run(self, feeds):
@@ -145,13 +167,17 @@ class FastSession:
         """Returns a session for a copy of the graph with its variables made constants, or None."""
         if [device.device_type for device in self.session.list_devices()] != ['CPU']:
             return None  # the single-threaded executor runs on one device
-        if config.experimental.executor_type or not _is_freezable(self.session.graph, feeds, self._fetches):
+        if config.experimental.executor_type or not _is_freezable(
+            self.session.graph, feeds, self._fetches
+        ):
             return None
         try:
             with _private_api.undeprecated():
                 constant = tf.graph_util.convert_variables_to_constants(
-                    self.session, self.session.graph.as_graph_def(),
-                    [tensor.op.name for tensor in (*self._fetches, *feeds)])
+                    self.session,
+                    self.session.graph.as_graph_def(),
+                    [tensor.op.name for tensor in (*self._fetches, *feeds)],
+                )
             if not _CONTROL_FLOW.isdisjoint(_op_types(constant)):
                 return None
             with tf.Graph().as_default() as graph:
@@ -175,6 +201,7 @@ def _closing(fast_session, session):
             fast_session.close()
         elif session:
             type(session).close(session)
+
     return close
 
 
@@ -195,7 +222,9 @@ def ancestors(tensors: Iterable[tf.Tensor], feeds: Iterable[tf.Tensor]) -> list[
 def _calls_python(graph, fetches):
     """Whether functions in Python run to compute `fetches`, also within the graph's functions."""
     ops = ancestors(fetches, [])
-    if not any('func' in attr.type for op in ops if op.op_def is not None for attr in op.op_def.attr):
+    if not any(
+        'func' in attr.type for op in ops if op.op_def is not None for attr in op.op_def.attr
+    ):
         return any('PyFunc' in op.type for op in ops)
     try:
         return any('PyFunc' in op_type for op_type in _op_types(graph.as_graph_def()))
@@ -213,8 +242,23 @@ def _op_types(graph_def):
 
 
 # The dtypes of the operation Snapshot on the CPU.
-_COPIED = {tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16,
-           tf.uint32, tf.uint64, tf.complex64, tf.complex128, tf.bool}
+_COPIED = {
+    tf.float16,
+    tf.bfloat16,
+    tf.float32,
+    tf.float64,
+    tf.int8,
+    tf.int16,
+    tf.int32,
+    tf.int64,
+    tf.uint8,
+    tf.uint16,
+    tf.uint32,
+    tf.uint64,
+    tf.complex64,
+    tf.complex128,
+    tf.bool,
+}
 
 
 def _answers(graph, fetches):
@@ -228,8 +272,11 @@ def _answers(graph, fetches):
     with _private_api.extending(graph):
         for tensor in (graph.get_tensor_by_name(fetch.name) for fetch in fetches):
             with graph.colocate_with(tensor.op, ignore_existing=True):
-                answers.append(tf.raw_ops.Snapshot(input=tf.placeholder_with_default(tensor, None))
-                               if tensor.dtype.base_dtype in _COPIED else tf.identity(tensor))
+                answers.append(
+                    tf.raw_ops.Snapshot(input=tf.placeholder_with_default(tensor, None))
+                    if tensor.dtype.base_dtype in _COPIED
+                    else tf.identity(tensor)
+                )
     return answers
 
 
@@ -243,24 +290,46 @@ def _is_freezable(graph, feeds, fetches):
                 return False
             variables.append(op)
             variable_bytes += shape.num_elements() * dtype.size
-        elif op.type not in ('ReadVariableOp', 'ResourceGather') and (op.op_def is None or op.op_def.is_stateful):
+        elif op.type not in ('ReadVariableOp', 'ResourceGather') and (
+            op.op_def is None or op.op_def.is_stateful
+        ):
             return False
         elif any(tensor.dtype != tensor.dtype.base_dtype for tensor in op.outputs):
             return False  # a reference to a variable passed on: something assigns to it
     if variable_bytes > FREEZE_BYTES:
         return False
-    initializers = {variable.initializer.name for key in (tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.LOCAL_VARIABLES)
-                    for variable in graph.get_collection(key)}
-    return all(_only_reads(op, variable) or op.name in initializers or op.type.startswith('Assign') and _restores(op)
-               for variable in variables for op in variable.outputs[0].consumers())
+    initializers = {
+        variable.initializer.name
+        for key in (tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.LOCAL_VARIABLES)
+        for variable in graph.get_collection(key)
+    }
+    return all(
+        _only_reads(op, variable)
+        or op.name in initializers
+        or op.type.startswith('Assign')
+        and _restores(op)
+        for variable in variables
+        for op in variable.outputs[0].consumers()
+    )
 
 
 def _only_reads(op, variable):
     if variable.type == 'VarHandleOp':
-        return op.type in ('ReadVariableOp', 'ResourceGather', 'ResourceGatherNd', 'VariableShape',
-                           'VarIsInitializedOp')
-    return op.op_def is not None and op.type != 'Assign' and (op.type == 'IsVariableInitialized' or not any(
-        argument.is_ref for argument in op.op_def.input_arg))
+        return op.type in (
+            'ReadVariableOp',
+            'ResourceGather',
+            'ResourceGatherNd',
+            'VariableShape',
+            'VarIsInitializedOp',
+        )
+    return (
+        op.op_def is not None
+        and op.type != 'Assign'
+        and (
+            op.type == 'IsVariableInitialized'
+            or not any(argument.is_ref for argument in op.op_def.input_arg)
+        )
+    )
 
 
 def _restores(op):
@@ -280,8 +349,10 @@ _is_orphan = False  # whether this process was forked from one that had started 
 def check_process(owner: str = 'predictor') -> None:
     """Raises RuntimeError in a child that was forked after TensorFlow had started its threads: it would hang."""
     if _is_orphan:
-        raise RuntimeError('TensorFlow was used in the parent process, and does not work in a child that is forked '
-                           f'after that: fork first, then open a {owner}')
+        raise RuntimeError(
+            'TensorFlow was used in the parent process, and does not work in a child that is forked '
+            f'after that: fork first, then open a {owner}'
+        )
 
 
 def _after_fork():
@@ -293,7 +364,9 @@ def _after_fork():
     kept = [_private_api.eager_context()]  # deleted as Python ends, it waits or crashes too
     for fast_session in _opened:
         kept.append((fast_session, fast_session.run, fast_session.session.close))
-        fast_session.run = fast_session.function = lambda *_, owner=fast_session._owner: check_process(owner)
+        fast_session.run = fast_session.function = lambda *_, owner=fast_session._owner: (
+            check_process(owner)
+        )
         fast_session.close = fast_session.session.close = lambda: None
     _never_delete(kept)
 

@@ -4,6 +4,7 @@ There is one rule and one form of message, for the predictor and for FastPredict
 
     input 'number': expected float32 [None, 1], got the shape [3]
 """
+
 from __future__ import annotations
 
 from typing import Any, Iterable, Mapping
@@ -11,9 +12,15 @@ from typing import Any, Iterable, Mapping
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-
 # What `np.asarray` raises for what it can't cast; NotImplementedError for a symbolic tensor.
-_NO_CAST = TypeError, ValueError, OverflowError, RecursionError, NotImplementedError, np.ma.MaskError
+_NO_CAST = (
+    TypeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    NotImplementedError,
+    np.ma.MaskError,
+)
 
 
 class Missing(ValueError):
@@ -68,7 +75,9 @@ class Feed:
         try:
             np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f'{self.expected}, got {shown(array.tolist())}: {error!s:.200}') from None
+            raise ValueError(
+                f'{self.expected}, got {shown(array.tolist())}: {error!s:.200}'
+            ) from None
 
 
 def _faster(check, dtype, shapes):
@@ -82,6 +91,7 @@ def _faster(check, dtype, shapes):
         except _NO_CAST:
             pass  # it is told by check
         return check(value)
+
     return array
 
 
@@ -102,5 +112,7 @@ def shown(value: Any) -> str:
     """Returns a value as messages show it, whatever it is."""
     try:
         return f'{value!r:.200}'
-    except Exception:  # nested too deep, an int of more digits than Python prints, or an error of its own
+    except (
+        Exception
+    ):  # nested too deep, an int of more digits than Python prints, or an error of its own
         return f'something of type {type(value).__name__}'

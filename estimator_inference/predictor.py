@@ -7,6 +7,7 @@
 
 A SavedModel is a program: load only those you trust.
 """
+
 from __future__ import annotations
 
 import os
@@ -37,20 +38,31 @@ class Predictor:
       fetch_tensors: {output key: `tf.Tensor`}.
     """
 
-    def __init__(self, session: tf.Session, feed_tensors: Mapping[str, tf.Tensor],
-                 fetch_tensors: Mapping[str, tf.Tensor], config: config_pb2.ConfigProto, freeze: bool = True) -> None:
+    def __init__(
+        self,
+        session: tf.Session,
+        feed_tensors: Mapping[str, tf.Tensor],
+        fetch_tensors: Mapping[str, tf.Tensor],
+        config: config_pb2.ConfigProto,
+        freeze: bool = True,
+    ) -> None:
         """Takes a session made with `config`, which fast_session.py's `tuned` returned; `freeze`: see FastSession."""
         self.graph, self.session = session.graph, session
         self.feed_tensors, self.fetch_tensors = dict(feed_tensors), dict(fetch_tensors)
-        self._feeds = {key: Feed(f'input {key!r}', tensor) for key, tensor in self.feed_tensors.items()}
+        self._feeds = {
+            key: Feed(f'input {key!r}', tensor) for key, tensor in self.feed_tensors.items()
+        }
         self._arrays = [(key, feed.array) for key, feed in self._feeds.items()]
         tensors = {tensor.name: self._feeds[key] for key, tensor in self.feed_tensors.items()}
         # How many values the short way takes. Where two keys feed one tensor, it is never taken.
         self._count = len(tensors) if len(tensors) == len(self._feeds) else None
-        self._enough: set[tuple[str, ...]] = set()  # the tensors that it has been found to be enough to feed
+        self._enough: set[tuple[str, ...]] = (
+            set()
+        )  # the tensors that it has been found to be enough to feed
         self._outputs = tuple(self.fetch_tensors)
-        self._fast_session = FastSession(session, list(tensors.values()), list(self.fetch_tensors.values()), config,
-                                         freeze)
+        self._fast_session = FastSession(
+            session, list(tensors.values()), list(self.fetch_tensors.values()), config, freeze
+        )
 
     def __call__(self, input_dict: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the outputs for one batch of inputs.
@@ -84,8 +96,10 @@ class Predictor:
         return dict(zip(self._outputs, run(arrays, None)))
 
     def __repr__(self) -> str:
-        feed, fetch = (', '.join(f'{key!r}: {described(tensor)}' for key, tensor in tensors.items())
-                       for tensors in (self.feed_tensors, self.fetch_tensors))
+        feed, fetch = (
+            ', '.join(f'{key!r}: {described(tensor)}' for key, tensor in tensors.items())
+            for tensors in (self.feed_tensors, self.fetch_tensors)
+        )
         return f'<Predictor: feed {{{feed}}}, fetch {{{fetch}}}>'
 
     def __enter__(self) -> Predictor:
@@ -115,8 +129,11 @@ class Predictor:
         names = tuple(sorted(given))
         feeds = [given[name][0] for name in names]
         if names not in self._enough:
-            needed = {op.name for op in ancestors(self.fetch_tensors.values(), [feed.tensor for feed in feeds])
-                      if op.type == 'Placeholder'}
+            needed = {
+                op.name
+                for op in ancestors(self.fetch_tensors.values(), [feed.tensor for feed in feeds])
+                if op.type == 'Placeholder'
+            }
             for feed in self._feeds.values():
                 if feed.tensor.op.name in needed:
                     raise ValueError(f'missing {feed.expected}')
@@ -124,11 +141,16 @@ class Predictor:
         return self._fast_session.function(feeds), [given[name][1] for name in names]
 
 
-def from_saved_model(export_dir: exports.Path, signature_def_key: Optional[str] = None,
-                     signature_def: Optional[meta_graph_pb2.SignatureDef] = None,
-                     input_names: Optional[Mapping[str, str]] = None,
-                     output_names: Optional[Mapping[str, str]] = None, tags: Optional[str] = None,
-                     graph: Optional[tf.Graph] = None, config: Optional[config_pb2.ConfigProto] = None) -> Predictor:
+def from_saved_model(
+    export_dir: exports.Path,
+    signature_def_key: Optional[str] = None,
+    signature_def: Optional[meta_graph_pb2.SignatureDef] = None,
+    input_names: Optional[Mapping[str, str]] = None,
+    output_names: Optional[Mapping[str, str]] = None,
+    tags: Optional[str] = None,
+    graph: Optional[tf.Graph] = None,
+    config: Optional[config_pb2.ConfigProto] = None,
+) -> Predictor:
     """Returns a Predictor for a SavedModel, as `tf.contrib.predictor.from_saved_model` did.
 
     Args:
@@ -154,18 +176,28 @@ def from_saved_model(export_dir: exports.Path, signature_def_key: Optional[str] 
     check_process()
     if (input_names is None) != (output_names is None):
         raise ValueError('input_names and output_names must both be given, or neither')
-    if sum(argument is not None for argument in (signature_def_key, signature_def, input_names)) > 1:
-        raise ValueError('at most one of signature_def_key, signature_def and (input_names, output_names) may be given')
+    if (
+        sum(argument is not None for argument in (signature_def_key, signature_def, input_names))
+        > 1
+    ):
+        raise ValueError(
+            'at most one of signature_def_key, signature_def and (input_names, output_names) may be given'
+        )
     export_dir = os.fsdecode(export_dir)  # Estimator.export_saved_model returns bytes
     tag_set = frozenset(tag.strip() for tag in (tags or 'serve').split(','))
-    meta_graphs = {frozenset(meta_graph.meta_info_def.tags): meta_graph
-                   for meta_graph in exports.read(export_dir).meta_graphs}
+    meta_graphs = {
+        frozenset(meta_graph.meta_info_def.tags): meta_graph
+        for meta_graph in exports.read(export_dir).meta_graphs
+    }
     if tag_set not in meta_graphs:
-        raise RuntimeError(f'{export_dir} has no graph with the tags {sorted(tag_set)}, '
-                           f'only with {[sorted(tags) for tags in meta_graphs]}')
+        raise RuntimeError(
+            f'{export_dir} has no graph with the tags {sorted(tag_set)}, '
+            f'only with {[sorted(tags) for tags in meta_graphs]}'
+        )
     if input_names is None and signature_def is None:
-        signature_def = _signature_def(export_dir, meta_graphs[tag_set].signature_def,
-                                       signature_def_key or 'serving_default')
+        signature_def = _signature_def(
+            export_dir, meta_graphs[tag_set].signature_def, signature_def_key or 'serving_default'
+        )
 
     freeze, graph, config = graph is None, graph or tf.Graph(), tuned(config)
     session = tf.Session(graph=graph, config=config)
@@ -175,16 +207,23 @@ def from_saved_model(export_dir: exports.Path, signature_def_key: Optional[str] 
         if input_names is None or output_names is None:
             feeds, fetches = _signature_tensors(graph, signature_def)
         else:
-            feeds, fetches = ({key: graph.get_tensor_by_name(name) for key, name in names.items()}
-                              for names in (input_names, output_names))
+            feeds, fetches = (
+                {key: graph.get_tensor_by_name(name) for key, name in names.items()}
+                for names in (input_names, output_names)
+            )
         return Predictor(session, feeds, fetches, config, freeze)
     except BaseException:
         session.close()
         raise
 
 
-def from_estimator(estimator: Any, serving_input_receiver_fn: Callable, output_key: Optional[str] = None,
-                   graph: Optional[tf.Graph] = None, config: Optional[config_pb2.ConfigProto] = None) -> Predictor:
+def from_estimator(
+    estimator: Any,
+    serving_input_receiver_fn: Callable,
+    output_key: Optional[str] = None,
+    graph: Optional[tf.Graph] = None,
+    config: Optional[config_pb2.ConfigProto] = None,
+) -> Predictor:
     """Returns a Predictor for the newest checkpoint of an Estimator, as `tf.contrib.predictor.from_estimator` did.
 
     Args:
@@ -211,16 +250,23 @@ def from_estimator(estimator: Any, serving_input_receiver_fn: Callable, output_k
         key, export_outputs = output_key or 'serving_default', spec.export_outputs or {}
         if key not in export_outputs:
             raise KeyError(f'no export output {key!r}, only {sorted(export_outputs)}')
-        return _signature_tensors(graph, export_outputs[key].as_signature_def(receiver.receiver_tensors))
+        return _signature_tensors(
+            graph, export_outputs[key].as_signature_def(receiver.receiver_tensors)
+        )
 
     freeze, graph = graph is None, graph or tf.Graph()
     session, (feeds, fetches), config = open_estimator(estimator, features, tensors, graph, config)
     return Predictor(session, feeds, fetches, config, freeze)
 
 
-def open_estimator(estimator: Any, features_fn: Callable, fetches_fn: Callable, graph: tf.Graph,
-                   config: Optional[config_pb2.ConfigProto], hooks_fn: Callable[[Any], Sequence] = lambda spec: (),
-                   ) -> tuple[tf.Session, Any, config_pb2.ConfigProto]:
+def open_estimator(
+    estimator: Any,
+    features_fn: Callable,
+    fetches_fn: Callable,
+    graph: tf.Graph,
+    config: Optional[config_pb2.ConfigProto],
+    hooks_fn: Callable[[Any], Sequence] = lambda spec: (),
+) -> tuple[tf.Session, Any, config_pb2.ConfigProto]:
     """Builds the graph that `Estimator.predict` builds, restores the newest checkpoint, and leaves its session open.
 
     The session is of this process, whatever `master` the RunConfig names.
@@ -240,18 +286,25 @@ def open_estimator(estimator: Any, features_fn: Callable, fetches_fn: Callable, 
     config = tuned(estimator.config.session_config if config is None else config)
     checkpoint = estimator.latest_checkpoint()
     if checkpoint is None:
-        tf.logging.info(f'Could not find trained model in model_dir: {estimator.model_dir}, running initialization to '
-                        'predict.')  # what Estimator.predict says
+        tf.logging.info(
+            f'Could not find trained model in model_dir: {estimator.model_dir}, running initialization to '
+            'predict.'
+        )  # what Estimator.predict says
     with graph.as_default():
         tf.set_random_seed(estimator.config.tf_random_seed)
         tf.train.get_or_create_global_step()
         features = features_fn()
-        spec = estimator.model_fn(features, None, 'infer', estimator.config)  # tf.estimator.ModeKeys.PREDICT
+        spec = estimator.model_fn(
+            features, None, 'infer', estimator.config
+        )  # tf.estimator.ModeKeys.PREDICT
         _private_api.warm_start(estimator, checkpoint)
         fetches = fetches_fn(spec)
         monitored = tf.train.MonitoredSession(
-            tf.train.ChiefSessionCreator(spec.scaffold, config=config, checkpoint_filename_with_path=checkpoint),
-            list(hooks_fn(spec) or ()))
+            tf.train.ChiefSessionCreator(
+                spec.scaffold, config=config, checkpoint_filename_with_path=checkpoint
+            ),
+            list(hooks_fn(spec) or ()),
+        )
     if monitored.should_stop():
         monitored.close()
         raise RuntimeError('a prediction hook asked to stop before the first prediction')
@@ -259,7 +312,11 @@ def open_estimator(estimator: Any, features_fn: Callable, fetches_fn: Callable, 
 
 
 def _as_dict(input_dict, keys):
-    if not hasattr(input_dict, 'keys') or not hasattr(input_dict, 'items') or isinstance(input_dict, type):
+    if (
+        not hasattr(input_dict, 'keys')
+        or not hasattr(input_dict, 'items')
+        or isinstance(input_dict, type)
+    ):
         raise ValueError(f'expected a dict with the keys {keys}, got {shown(input_dict)}')
     return dict(input_dict.items())
 
@@ -281,12 +338,17 @@ def _load(session, tag_set, export_dir):
         reason = re.search('^Node: .*\n(.+)', text, re.M) or re.search('(.+)', text)
         reason = f'{reason[1] if reason else type(error).__name__:.300}'
         if 'Cannot assign a device' in text:
-            raise ValueError(f'{export_dir} asks for a device that is not here, and the config does not let it run '
-                             f'elsewhere (allow_soft_placement): {reason}') from error
+            raise ValueError(
+                f'{export_dir} asks for a device that is not here, and the config does not let it run '
+                f'elsewhere (allow_soft_placement): {reason}'
+            ) from error
         if 'Op type not registered' in text:
-            raise ValueError(f'{export_dir} needs an operation that is not here: {reason}') from error
-        raise exports.DamagedExport(f'{export_dir} is damaged, or not for TensorFlow {tf.__version__}: '
-                                    f'{reason}') from error
+            raise ValueError(
+                f'{export_dir} needs an operation that is not here: {reason}'
+            ) from error
+        raise exports.DamagedExport(
+            f'{export_dir} is damaged, or not for TensorFlow {tf.__version__}: {reason}'
+        ) from error
 
 
 def _signature_tensors(graph, signature_def):
@@ -295,6 +357,10 @@ def _signature_tensors(graph, signature_def):
     for tensor_infos in (signature_def.inputs, signature_def.outputs):
         for key, tensor_info in tensor_infos.items():
             if tensor_info.WhichOneof('encoding') != 'name':
-                raise ValueError(f'{key!r} is sparse or composite, and a Predictor feeds and fetches single tensors')
-        tensors.append({key: graph.get_tensor_by_name(tensor_infos[key].name) for key in sorted(tensor_infos)})
+                raise ValueError(
+                    f'{key!r} is sparse or composite, and a Predictor feeds and fetches single tensors'
+                )
+        tensors.append(
+            {key: graph.get_tensor_by_name(tensor_infos[key].name) for key in sorted(tensor_infos)}
+        )
     return tensors

@@ -4,6 +4,7 @@
 
 docs/serving.md says how to start one. gRPC needs tensorflow-serving-api, REST needs nothing.
 """
+
 import argparse
 import re
 
@@ -20,15 +21,22 @@ def seconds(text):
     return float(text)
 
 
-@script(device=False, host=dict(default='127.0.0.1', help='(default: %(default)s)'),
-        port=dict(type=port, metavar='N', help='(default: 8500, with --rest 8501)'),
-        model=dict(default='iris', metavar='NAME', help='(default: %(default)s)'),
-        timeout=dict(type=seconds, default=10, metavar='SECONDS', help='of a request (default: %(default)s)'),
-        rest=dict(action='store_true', help='ask over REST (HTTP and JSON) instead of gRPC'))
+@script(
+    device=False,
+    host=dict(default='127.0.0.1', help='(default: %(default)s)'),
+    port=dict(type=port, metavar='N', help='(default: 8500, with --rest 8501)'),
+    model=dict(default='iris', metavar='NAME', help='(default: %(default)s)'),
+    timeout=dict(
+        type=seconds, default=10, metavar='SECONDS', help='of a request (default: %(default)s)'
+    ),
+    rest=dict(action='store_true', help='ask over REST (HTTP and JSON) instead of gRPC'),
+)
 def main(args):
     address = f'{args.host}:{args.port or (8501 if args.rest else 8500)}'
     if args.rest:
-        classes, scores, version = remote.classify_rest(address, args.model, rows(FLOWERS), args.timeout)
+        classes, scores, version = remote.classify_rest(
+            address, args.model, rows(FLOWERS), args.timeout
+        )
     else:
         with remote.Connection(address, args.model, args.timeout) as connection:
             classes, scores, version = connection.classify(to_examples(FLOWERS))

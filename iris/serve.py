@@ -1,7 +1,8 @@
 """Predicts three flowers with the newest export and a predictor: serialized `tf.train.Example`s in. No Estimator.
 
-    python -m iris.serve
+python -m iris.serve
 """
+
 from support import script  # before TensorFlow
 from estimator_inference import exports, predictor
 from iris.iris_data import FLOWERS, serialized, table

@@ -1,9 +1,11 @@
 """Predicts three flowers with the newest export and nothing but a session: load, look up the signature, run.
 
-    python -m iris.session
+python -m iris.session
 """
-from support import script  # before TensorFlow
+
 import tensorflow.compat.v1 as tf
+
+from support import script  # before TensorFlow
 from estimator_inference import exports
 from iris.iris_data import FLOWERS, serialized, table
 

@@ -1,9 +1,11 @@
 """The newest checkpoint in a directory: that it is whole, and which parameters of model_fn it was trained with."""
+
 from __future__ import annotations
 
 from typing import Any, Callable, Optional
 
 import tensorflow.compat.v1 as tf
+
 from support.errors import Fault, reason
 
 
@@ -35,7 +37,9 @@ def check(checkpoint: str) -> None:
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)  # compares its checksum
     except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
-        raise DamagedCheckpoint(f'the checkpoint {checkpoint} is damaged ({reason(error):.200})') from None
+        raise DamagedCheckpoint(
+            f'the checkpoint {checkpoint} is damaged ({reason(error):.200})'
+        ) from None
 
 
 def params(checkpoint: Optional[str], hidden_units: Optional[int] = None) -> dict[str, Any]:
@@ -46,13 +50,19 @@ def params(checkpoint: Optional[str], hidden_units: Optional[int] = None) -> dic
     if checkpoint:
         trained = dict(tf.train.list_variables(checkpoint)).get('hidden/kernel', [0, None])[1]
         if hidden_units not in (None, trained):
-            raise Fault(f'the checkpoint {checkpoint} has {trained or "no"} hidden units, and --hidden-units asks for '
-                        f'{hidden_units}: choose another --model-dir')
+            raise Fault(
+                f'the checkpoint {checkpoint} has {trained or "no"} hidden units, and --hidden-units asks for '
+                f'{hidden_units}: choose another --model-dir'
+            )
         hidden_units = trained
     # A hidden layer bears less than the posts' 0.5, and has to come to rest in its 3,000 steps.
-    return {'hidden_units': hidden_units, 'learning_rate': falling(0.2, 3000)} if hidden_units else {}
+    return (
+        {'hidden_units': hidden_units, 'learning_rate': falling(0.2, 3000)} if hidden_units else {}
+    )
 
 
 def falling(learning_rate: float, steps: int) -> Callable[[], tf.Tensor]:
     """Returns a `params['learning_rate']` that falls to 0 until the step `steps`."""
-    return lambda: tf.train.polynomial_decay(learning_rate, tf.train.get_global_step(), steps, end_learning_rate=0.0)
+    return lambda: tf.train.polynomial_decay(
+        learning_rate, tf.train.get_global_step(), steps, end_learning_rate=0.0
+    )

@@ -1,4 +1,5 @@
 """A directory to write to, that nobody else writes to meanwhile, and where nothing half-written stays behind."""
+
 from __future__ import annotations
 
 import contextlib
@@ -8,8 +9,9 @@ import re
 import shutil
 from typing import Iterator
 
-from support.errors import Fault, reason
 from tensorflow import errors
+
+from support.errors import Fault, reason
 
 # As TensorFlow names exports, checkpoints and other files until they are whole.
 _TEMPORARY = re.compile(r'temp-\d+|.+-\d+_temp|.+\.tmp[0-9a-f]{32}')
@@ -28,19 +30,26 @@ def writing_to(directory: str) -> Iterator[None]:
         if not os.access(directory, os.W_OK):
             raise PermissionError(None, 'no permission to write')
         descriptor = os.open(directory, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or this process killed
+        fcntl.flock(
+            descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # until it is closed, or this process killed
     except BlockingIOError:
         raise Fault(
-            f'another script writes to {directory} now: wait until it has ended, or choose another directory') from None
+            f'another script writes to {directory} now: wait until it has ended, or choose another directory'
+        ) from None
     except OSError as error:
-        raise Fault(f"can't write to {directory} ({error.strerror}): choose another directory") from None
+        raise Fault(
+            f"can't write to {directory} ({error.strerror}): choose another directory"
+        ) from None
     before, half_written = set(os.listdir(directory)), _TEMPORARY
     try:
         yield
     except BrokenPipeError:  # of print
         raise
     except (OSError, errors.PermissionDeniedError, errors.ResourceExhaustedError) as error:
-        half_written = re.compile(rf'{_TEMPORARY.pattern}|\d+')  # an export that didn't get its checksum
+        half_written = re.compile(
+            rf'{_TEMPORARY.pattern}|\d+'
+        )  # an export that didn't get its checksum
         raise Fault(f'stopped at work in {directory}: {reason(error)}') from error
     finally:
         for name in set(os.listdir(directory)) - before:

@@ -2,6 +2,7 @@
 
 Importing this makes Ctrl-C, a missing package and a reader of the output that goes away a line too.
 """
+
 from __future__ import annotations
 
 import _thread
@@ -28,7 +29,9 @@ def command(script: str, *flags: str) -> str:
     """Returns a command that runs 'train.py' or '-m iris.train' when it is pasted where the user stands now."""
     python, found = 'python', shutil.which('python') or os.devnull
     # The python of a virtual environment is a link to that which made it, and has other packages all the same.
-    if os.path.dirname(found) != os.path.dirname(sys.executable) or not os.path.samefile(found, sys.executable):
+    if os.path.dirname(found) != os.path.dirname(sys.executable) or not os.path.samefile(
+        found, sys.executable
+    ):
         python = from_here(sys.executable)
     here = os.path.samefile(os.getcwd(), ROOT)
     if script.startswith('-m '):
@@ -71,13 +74,17 @@ def _excepthook(kind, error, traceback):
         hint = f': run {shlex.join([sys.executable, "-m", "pip", "install", "-r", f"{ROOT}/requirements.txt"])}'
         print(f'{name()}: {error}{hint if kind is ModuleNotFoundError else ""}', file=sys.stderr)
     elif kind is BrokenPipeError:  # python compare.py | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python then writes what is left at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # where Python then writes what is left at exit
     else:
         sys.__excepthook__(kind, error, traceback)
 
 
 def _unraisablehook(unraisable):
-    if unraisable.exc_type is KeyboardInterrupt:  # Python drops it in a destructor, so it is sent again
+    if (
+        unraisable.exc_type is KeyboardInterrupt
+    ):  # Python drops it in a destructor, so it is sent again
         threading.Timer(0.05, _thread.interrupt_main).start()
     else:
         sys.__unraisablehook__(unraisable)

@@ -1,4 +1,5 @@
 """How a script tells what it predicted and how long that took."""
+
 from __future__ import annotations
 
 import statistics
@@ -23,14 +24,21 @@ def report(script: str, predictions: Mapping[float, Any], times: Sequence[float]
     """
     for number, prediction in list(predictions.items())[:3]:
         outputs = prediction if isinstance(prediction, dict) else {'': prediction}
-        texts = (' '.join([key, *(f'{value:.2f}' for value in outputs[key].flat)]).lstrip() for key in sorted(outputs))
+        texts = (
+            ' '.join([key, *(f'{value:.2f}' for value in outputs[key].flat)]).lstrip()
+            for key in sorted(outputs)
+        )
         print(f'f({number}) =', ', '.join(texts))
     for number, prediction in predictions.items():
         if not isinstance(prediction, dict) or 'predictions' in prediction:
             check([number], [number_in(prediction)])
-    average = np.format_float_positional(statistics.fmean(times), precision=2, fractional=False, trim='-')
+    average = np.format_float_positional(
+        statistics.fmean(times), precision=2, fractional=False, trim='-'
+    )
     print(f'Average time in {script}: {average}s')
-    print(f'({len(times):,} calls: median {seconds(statistics.median(times))}, the first {seconds(times[0])})')
+    print(
+        f'({len(times):,} calls: median {seconds(statistics.median(times))}, the first {seconds(times[0])})'
+    )
 
 
 def number_in(prediction: Any) -> float:
@@ -44,12 +52,19 @@ def check(numbers: Sequence[float], predictions: Sequence[float]) -> None:
         raise WrongAnswer(f'{len(predictions)} predictions for {len(numbers)} numbers')
     for number, prediction in zip(numbers, predictions):
         if not abs(prediction - 2 * number) <= 1e-2 * max(number, 1):
-            raise WrongAnswer(f'f({number}) = {prediction}, expected {2 * number}: the model has not learned 2x')
+            raise WrongAnswer(
+                f'f({number}) = {prediction}, expected {2 * number}: the model has not learned 2x'
+            )
 
 
 def seconds(value: float) -> str:
     """Formats a time as a person reads it: 65 ms, 6.1 us."""
-    for unit, factor, least in (('s', 1, 0.95), ('ms', 1e3, 0.95), ('us', 1e6, 0.095), ('ns', 1e9, 0)):
+    for unit, factor, least in (
+        ('s', 1, 0.95),
+        ('ms', 1e3, 0.95),
+        ('us', 1e6, 0.095),
+        ('ns', 1e9, 0),
+    ):
         if value * factor >= least:
             return f'{value * factor:.{1 if value * factor < 9.95 else 0}f} {unit}'
     raise ValueError(f'expected a time, got {value}')

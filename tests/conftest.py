@@ -1,4 +1,5 @@
 """What the tests share: one training and one export for all workers of a run, and how a script is run."""
+
 import contextlib
 import fcntl
 import os
@@ -7,13 +8,13 @@ import socket
 import types
 
 import pytest
-
 from processes import ROOT, Process  # noqa: F401  ROOT for the tests
 
 
 def pytest_pycollect_makemodule():
     """Imports support before TensorFlow, in pytest-xdist's workers only: its controller needs neither."""
     from support import errors
+
     errors.raise_on_interrupt()  # Ctrl-C ends pytest as ever
 
 
@@ -24,13 +25,19 @@ def pytest_runtest_setup():
 
 def slow(*arguments):
     """What pytest.mark.parametrize takes, each marked slow."""
-    return [pytest.param(*each if isinstance(each, tuple) else (each,), marks=pytest.mark.slow) for each in arguments]
+    return [
+        pytest.param(*each if isinstance(each, tuple) else (each,), marks=pytest.mark.slow)
+        for each in arguments
+    ]
 
 
 def snapshot(directory):
     """The names and contents of all files below a directory."""
-    return {os.path.join(at, name): open(os.path.join(at, name), 'rb').read()
-            for at, _, names in os.walk(directory) for name in names}
+    return {
+        os.path.join(at, name): open(os.path.join(at, name), 'rb').read()
+        for at, _, names in os.walk(directory)
+        for name in names
+    }
 
 
 @pytest.fixture(scope='session')
@@ -54,6 +61,7 @@ def once(tmp_path_factory):
                 os.rename(f'{path}.temp', path)
             made[path] = snapshot(path)
         return str(path)
+
     yield make
     for path, files in made.items():
         assert snapshot(path) == files, f'a test changed {path}'
@@ -63,6 +71,7 @@ def once(tmp_path_factory):
 def trained(once):
     """The directory of a model that was trained by train.py."""
     import train
+
     return once('model', lambda model_dir: train.main(['--model-dir', model_dir]))
 
 
@@ -70,25 +79,45 @@ def trained(once):
 def exported(trained, once):
     """The directory of one export of it by export.py."""
     import export
-    return once('saved_model', lambda path: export.main(['--model-dir', trained, '--export-dir', path]))
+
+    return once(
+        'saved_model', lambda path: export.main(['--model-dir', trained, '--export-dir', path])
+    )
 
 
 @pytest.fixture(scope='session')
 def hidden(once):
     """The directory of a model with a hidden layer of 4 units."""
     import train
-    return once('hidden', lambda model_dir: train.main([
-        '--model-dir', model_dir, '--hidden-units', '4', '--steps', '500']))
+
+    return once(
+        'hidden',
+        lambda model_dir: train.main(
+            ['--model-dir', model_dir, '--hidden-units', '4', '--steps', '500']
+        ),
+    )
 
 
 @pytest.fixture(scope='session')
 def iris_trained(once):
     """A directory with what iris.train wrote, model/ and saved_model/, and printed, stdout and stderr."""
+
     def train_iris(path):
         os.mkdir(path)
-        process = Process(['-m', 'iris.train', '--model-dir', f'{path}/model', '--export-dir', f'{path}/saved_model'],
-                          path, path)
+        process = Process(
+            [
+                '-m',
+                'iris.train',
+                '--model-dir',
+                f'{path}/model',
+                '--export-dir',
+                f'{path}/saved_model',
+            ],
+            path,
+            path,
+        )
         assert process.wait() == 0, process.stderr
+
     return once('iris', train_iris)
 
 
@@ -96,6 +125,7 @@ def iris_trained(once):
 def default_graph():
     """No test leaves a graph of its own behind as the default, where the next would build."""
     from estimator_inference import tf
+
     yield
     assert not tf.get_default_graph().finalized
 
@@ -104,41 +134,53 @@ def default_graph():
 def free_port():
     """A function that returns a port of 127.0.0.1 that nobody uses, and that nobody else is given during this run."""
     with contextlib.ExitStack() as stack:
+
         def make():
             bound = stack.enter_context(socket.socket())
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server may bind it too
             bound.bind(('127.0.0.1', 0))
             return bound.getsockname()[1]
+
         yield make
 
 
 @pytest.fixture
 def start(tmp_path, tmp_path_factory):
     """Starts a script in a process of its own and an empty directory, and kills it at the end of the `with` block."""
+
     @contextlib.contextmanager
     def run(name, *args, cwd=tmp_path, around=contextlib.nullcontext, **environ):
-        process = Process([*name.split(), *args], tmp_path_factory.mktemp('output'), cwd, {**os.environ, **environ},
-                          around)
+        process = Process(
+            [*name.split(), *args],
+            tmp_path_factory.mktemp('output'),
+            cwd,
+            {**os.environ, **environ},
+            around,
+        )
         try:
             yield process
         finally:
             process.kill()
+
     return run
 
 
 @pytest.fixture
 def script(start):
     """Runs a script as a person does, in an empty directory: script('train.py', '--steps', '10') -> the process."""
+
     def run(name, *args, **options):
         with start(name, *args, **options) as process:
             process.wait()
         return process
+
     return run
 
 
 @pytest.fixture
 def ends(capsys):
     """Asserts that a script's main ends with one line on stderr, and returns the line."""
+
     def run(script: types.ModuleType, *args):
         capsys.readouterr()
         with pytest.raises(SystemExit) as error:
@@ -149,4 +191,5 @@ def ends(capsys):
             lines.append(error.value.code)
         assert error.value.code != 0 and len(lines) == 1 and '\n' not in lines[0], lines
         return lines[0]
+
     return run

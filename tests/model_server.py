@@ -8,6 +8,7 @@ To try a client with it by hand, as with the real one on its ports:
 
     PYTHONPATH=. python tests/model_server.py double=saved_model iris=iris/saved_model
 """
+
 import contextlib
 import functools
 import http.server
@@ -18,17 +19,25 @@ import sys
 import threading
 from concurrent import futures
 
-import support  # noqa: F401  before TensorFlow
-
 import grpc
 import tensorflow as tf
-from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, predict_pb2,
-                                     prediction_service_pb2_grpc)
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
+import support  # noqa: F401  before TensorFlow
 from estimator_inference import exports, predictor
 
 CLASSIFY = 'tensorflow/serving/classify'
-HTTP_STATUS = {'INVALID_ARGUMENT': 400, 'FAILED_PRECONDITION': 400, 'NOT_FOUND': 404, 'UNIMPLEMENTED': 501}
+HTTP_STATUS = {
+    'INVALID_ARGUMENT': 400,
+    'FAILED_PRECONDITION': 400,
+    'NOT_FOUND': 404,
+    'UNIMPLEMENTED': 501,
+}
 
 
 class Refused(Exception):
@@ -48,23 +57,37 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
             raise Refused('FAILED_PRECONDITION', f'Serving signature key "{name}" not found.')
         expected, given = set(signatures[name].inputs), set(request.inputs)
         if expected != given:
-            raise Refused('INVALID_ARGUMENT',
-                          f'input size does not match signature: {len(given)}!={len(expected)} '
-                          f'len({{{",".join(sorted(given))}}}) != len({{{",".join(sorted(expected))}}}). '
-                          f'Sent extra: {{{",".join(sorted(given - expected))}}}. '
-                          f'Missing but required: {{{",".join(sorted(expected - given))}}}.')
+            raise Refused(
+                'INVALID_ARGUMENT',
+                f'input size does not match signature: {len(given)}!={len(expected)} '
+                f'len({{{",".join(sorted(given))}}}) != len({{{",".join(sorted(expected))}}}). '
+                f'Sent extra: {{{",".join(sorted(given - expected))}}}. '
+                f'Missing but required: {{{",".join(sorted(expected - given))}}}.',
+            )
         unknown = set(request.output_filter) - set(signatures[name].outputs)
         if unknown:
-            raise Refused('INVALID_ARGUMENT', f'output tensor alias not found in signature: {unknown.pop()}')
+            raise Refused(
+                'INVALID_ARGUMENT', f'output tensor alias not found in signature: {unknown.pop()}'
+            )
         for key, tensor in request.inputs.items():
             if tensor.dtype != signatures[name].inputs[key].dtype:
-                raise Refused('INVALID_ARGUMENT', f'{key}: Expects arg[0] to be '
-                              f'{tf.as_dtype(signatures[name].inputs[key].dtype).name} but '
-                              f'{tf.as_dtype(tensor.dtype).name} is provided')
-        outputs = run(predict_fn(name), {key: tf.make_ndarray(tensor) for key, tensor in request.inputs.items()})
-        response = predict_pb2.PredictResponse(outputs={
-            key: tf.make_tensor_proto(value, signatures[name].outputs[key].dtype) for key, value in outputs.items()
-            if key in (request.output_filter or outputs)})
+                raise Refused(
+                    'INVALID_ARGUMENT',
+                    f'{key}: Expects arg[0] to be '
+                    f'{tf.as_dtype(signatures[name].inputs[key].dtype).name} but '
+                    f'{tf.as_dtype(tensor.dtype).name} is provided',
+                )
+        outputs = run(
+            predict_fn(name),
+            {key: tf.make_ndarray(tensor) for key, tensor in request.inputs.items()},
+        )
+        response = predict_pb2.PredictResponse(
+            outputs={
+                key: tf.make_tensor_proto(value, signatures[name].outputs[key].dtype)
+                for key, value in outputs.items()
+                if key in (request.output_filter or outputs)
+            }
+        )
         tell(response, request, version, name)
         return response
 
@@ -74,8 +97,11 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         if name not in signatures:
             raise Refused('INVALID_ARGUMENT', f'No signature was found with the name: {name}')
         if signatures[name].method_name != CLASSIFY:
-            raise Refused('INVALID_ARGUMENT', f'Expected classification signature method_name to be {CLASSIFY}. '
-                                              f'Was: {signatures[name].method_name}')
+            raise Refused(
+                'INVALID_ARGUMENT',
+                f'Expected classification signature method_name to be {CLASSIFY}. '
+                f'Was: {signatures[name].method_name}',
+            )
         examples = [example.SerializeToString() for example in request.input.example_list.examples]
         if not examples:
             raise Refused('INVALID_ARGUMENT', 'Input is empty.')
@@ -90,10 +116,15 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def GetModelMetadata(self, request, context=None):
         if list(request.metadata_field) != ['signature_def']:
-            raise Refused('INVALID_ARGUMENT', f'Metadata field {list(request.metadata_field)} is not supported')
+            raise Refused(
+                'INVALID_ARGUMENT',
+                f'Metadata field {list(request.metadata_field)} is not supported',
+            )
         version, signatures, _ = self._find(request.model_spec)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.metadata['signature_def'].Pack(get_model_metadata_pb2.SignatureDefMap(signature_def=signatures))
+        response.metadata['signature_def'].Pack(
+            get_model_metadata_pb2.SignatureDefMap(signature_def=signatures)
+        )
         tell(response, request, version, '')
         return response
 
@@ -104,8 +135,11 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         export_dir = exports.latest(self._models[spec.name]) if spec.name in self._models else ''
         version = int(os.path.basename(export_dir) or -1)
         if not export_dir or spec.HasField('version') and spec.version.value != version:
-            asked = (f'Specific({spec.name}, {spec.version.value})' if spec.HasField('version') else
-                     f'Latest({spec.name})')
+            asked = (
+                f'Specific({spec.name}, {spec.version.value})'
+                if spec.HasField('version')
+                else f'Latest({spec.name})'
+            )
             raise Refused('NOT_FOUND', f'Servable not found for request: {asked}')
         return version, *load(export_dir)
 
@@ -115,7 +149,9 @@ def load(export_dir):
     """Returns ({name: SignatureDef}, function from the name of a signature to its Predictor)."""
     signatures = dict(exports.read(export_dir).meta_graphs[0].signature_def)
     signatures.pop('__saved_model_init_op', None)
-    return signatures, functools.lru_cache(maxsize=None)(functools.partial(predictor.from_saved_model, export_dir))
+    return signatures, functools.lru_cache(maxsize=None)(
+        functools.partial(predictor.from_saved_model, export_dir)
+    )
 
 
 def run(predict_fn, inputs):
@@ -129,7 +165,10 @@ def run(predict_fn, inputs):
 
 
 def tell(response, request, version, signature_name):
-    response.model_spec.name, response.model_spec.signature_name = request.model_spec.name, signature_name
+    response.model_spec.name, response.model_spec.signature_name = (
+        request.model_spec.name,
+        signature_name,
+    )
     response.model_spec.version.value = version
 
 
@@ -152,7 +191,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not match:
                 raise Refused('INVALID_ARGUMENT', f'Malformed request: {self.command} {self.path}')
             try:
-                body = json.loads(self.rfile.read(int(self.headers.get('Content-Length') or 0)) or '{}')
+                body = json.loads(
+                    self.rfile.read(int(self.headers.get('Content-Length') or 0)) or '{}'
+                )
             except ValueError as error:
                 raise Refused('INVALID_ARGUMENT', f'JSON Parse error: {error}') from None
             status, content = 200, getattr(self, match[3])(body, *match.group(1, 2))
@@ -168,7 +209,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def metadata(self, body, *model):
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=['signature_def'])
         spec = self._service.GetModelMetadata(specify(request, body, *model)).model_spec
-        return {'model_spec': {'name': spec.name, 'signature_name': '', 'version': str(spec.version.value)}}
+        return {
+            'model_spec': {
+                'name': spec.name,
+                'signature_name': '',
+                'version': str(spec.version.value),
+            }
+        }
 
     def classify(self, body, *model):
         request = specify(classification_pb2.ClassificationRequest(), body, *model)
@@ -179,15 +226,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 values = feature.float_list if isinstance(value, float) else feature.int64_list
                 values.value.append(value)
         result = self._service.Classify(request).result
-        return {'results': [[[entry.label, entry.score] for entry in answer.classes]
-                            for answer in result.classifications]}
+        return {
+            'results': [
+                [[entry.label, entry.score] for entry in answer.classes]
+                for answer in result.classifications
+            ]
+        }
 
     def predict(self, body, *model):
         request = specify(predict_pb2.PredictRequest(), body, *model)
         signatures = self._service._find(request.model_spec)[1]
         name = request.model_spec.signature_name or 'serving_default'
         if name not in signatures:
-            raise Refused('INVALID_ARGUMENT', f'Serving signature name: "{name}" not found in signature def')
+            raise Refused(
+                'INVALID_ARGUMENT', f'Serving signature name: "{name}" not found in signature def'
+            )
         if 'instances' not in body:
             raise Refused('INVALID_ARGUMENT', "Missing 'inputs' or 'instances' key")
         for key, info in signatures[name].inputs.items():
@@ -196,14 +249,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         outputs = self._service.Predict(request).outputs
         outputs = {key: tf.make_ndarray(tensor).tolist() for key, tensor in outputs.items()}
         rows = [dict(zip(outputs, values)) for values in zip(*outputs.values())]
-        return {'predictions': [row[key] for row in rows for key in row] if len(outputs) == 1 else rows}
+        return {
+            'predictions': [row[key] for row in rows for key in row] if len(outputs) == 1 else rows
+        }
 
     def log_message(self, *args):
         pass
 
 
 def specify(request, body, name, version):
-    request.model_spec.name, request.model_spec.signature_name = name, body.get('signature_name', '')
+    request.model_spec.name, request.model_spec.signature_name = (
+        name,
+        body.get('signature_name', ''),
+    )
     if version:
         request.model_spec.version.value = int(version)
     return request
@@ -221,19 +279,25 @@ class _AbortRefused(grpc.ServerInterceptor):
             except Refused as error:
                 context.abort(grpc.StatusCode[error.args[0]], error.args[1])
 
-        return handler and grpc.unary_unary_rpc_method_handler(method, handler.request_deserializer,
-                                                               handler.response_serializer)
+        return handler and grpc.unary_unary_rpc_method_handler(
+            method, handler.request_deserializer, handler.response_serializer
+        )
 
 
 @contextlib.contextmanager
 def serving(models, grpc_port=0, rest_port=0):
     """Serves {name: directory of its exports} on the loopback interface; gives (gRPC port, REST port)."""
     service = Service(models)
-    server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[_AbortRefused()],
-                         options=[('grpc.max_receive_message_length', -1)])
+    server = grpc.server(
+        futures.ThreadPoolExecutor(4),
+        interceptors=[_AbortRefused()],
+        options=[('grpc.max_receive_message_length', -1)],
+    )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
     grpc_port = server.add_insecure_port(f'127.0.0.1:{grpc_port}')
-    rest = http.server.ThreadingHTTPServer(('127.0.0.1', rest_port), functools.partial(Handler, service))
+    rest = http.server.ThreadingHTTPServer(
+        ('127.0.0.1', rest_port), functools.partial(Handler, service)
+    )
     server.start()
     threading.Thread(target=rest.serve_forever, daemon=True).start()
     try:
@@ -245,7 +309,9 @@ def serving(models, grpc_port=0, rest_port=0):
 
 
 if __name__ == '__main__':
-    with serving(dict(argument.split('=') for argument in sys.argv[1:]), 8500, 8501), \
-            contextlib.suppress(KeyboardInterrupt):
+    with (
+        serving(dict(argument.split('=') for argument in sys.argv[1:]), 8500, 8501),
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         print(f'Serving {sys.argv[1:]} on 127.0.0.1:8500 (gRPC) and 8501 (REST)', flush=True)
         threading.Event().wait()

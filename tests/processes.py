@@ -2,6 +2,7 @@
 
 A fork takes some milliseconds where `python train.py` imports TensorFlow for three seconds.
 """
+
 import contextlib
 import ctypes
 import faulthandler
@@ -22,9 +23,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _CONTEXT = multiprocessing.get_context('forkserver')
-_CONTEXT.set_forkserver_preload([
-    'processes', 'support', 'estimator_inference.tf1', 'estimator_inference.predictor', 'estimator_inference.exports',
-    'estimator_inference.fast_predict', 'estimator_inference.remote'])
+_CONTEXT.set_forkserver_preload(
+    [
+        'processes',
+        'support',
+        'estimator_inference.tf1',
+        'estimator_inference.predictor',
+        'estimator_inference.exports',
+        'estimator_inference.fast_predict',
+        'estimator_inference.remote',
+    ]
+)
 
 _LOGGED = re.compile('^(WARNING: All log messages before absl|I0000 ).*\n', re.M)
 _LOGS_ALWAYS = importlib.metadata.version('tensorflow').startswith(('2.18.', '2.19.', '2.20.'))
@@ -48,8 +57,10 @@ class Process:
             open(path, 'w').close()
         environ = dict(os.environ if environ is None else environ)
         self._process = _CONTEXT.Process(
-            name=' '.join(map(str, command)), target=_run,
-            args=([str(word) for word in command], str(cwd), environ, self._output, around))
+            name=' '.join(map(str, command)),
+            target=_run,
+            args=([str(word) for word in command], str(cwd), environ, self._output, around),
+        )
         self._process.start()
         self.pid = self._process.pid
 
@@ -129,10 +140,16 @@ def disk(directory, content, options, after):
     The file system holds a copy of what is in `content`, and has these mount options: size=100k, or ro.
     """
     user, group = os.getuid(), os.getgid()
-    if ctypes.CDLL(None, use_errno=True).unshare(0x10000000 | 0x20000):  # CLONE_NEWUSER, CLONE_NEWNS
+    if ctypes.CDLL(None, use_errno=True).unshare(
+        0x10000000 | 0x20000
+    ):  # CLONE_NEWUSER, CLONE_NEWNS
         raise OSError(ctypes.get_errno(), 'no file systems of its own')
     try:
-        for name, text in (('setgroups', 'deny'), ('uid_map', f'0 {user} 1'), ('gid_map', f'0 {group} 1')):
+        for name, text in (
+            ('setgroups', 'deny'),
+            ('uid_map', f'0 {user} 1'),
+            ('gid_map', f'0 {group} 1'),
+        ):
             with open(f'/proc/self/{name}', 'w') as file:
                 file.write(text)
         subprocess.run(['mount', '-t', 'tmpfs', 'none', directory], check=True)

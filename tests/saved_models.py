@@ -1,4 +1,5 @@
 """SavedModels that tests make, and what a plain session answers from them."""
+
 import os
 
 import numpy as np
@@ -9,8 +10,12 @@ from estimator_inference import tf
 
 def signature_def(inputs, outputs):
     return tf.saved_model.build_signature_def(
-        *({key: tf.saved_model.build_tensor_info(tensor) for key, tensor in tensors.items()}
-          for tensors in (inputs, outputs)), 'tensorflow/serving/predict')
+        *(
+            {key: tf.saved_model.build_tensor_info(tensor) for key, tensor in tensors.items()}
+            for tensors in (inputs, outputs)
+        ),
+        'tensorflow/serving/predict',
+    )
 
 
 @pytest.fixture
@@ -29,21 +34,30 @@ def save(tmp_path):
             signatures = {key: signature_def(*tensors) for key, tensors in signatures.items()}
             session.run([tf.global_variables_initializer(), tf.tables_initializer()])
             builder.add_meta_graph_and_variables(
-                session, tags[0], signatures, main_op=tf.tables_initializer(),
-                assets_collection=tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS))
+                session,
+                tags[0],
+                signatures,
+                main_op=tf.tables_initializer(),
+                assets_collection=tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS),
+            )
             for more in tags[1:]:
                 builder.add_meta_graph(more, signatures)
             builder.save(as_text)
         return export_dir
+
     return run
 
 
 def session_run(export_dir, inputs, key='serving_default'):
     """What a plain session answers: the reference."""
-    with tf.Session(graph=tf.Graph()) as session:  # made within a graph, it would not have soft placement
+    with tf.Session(
+        graph=tf.Graph()
+    ) as session:  # made within a graph, it would not have soft placement
         signature = tf.saved_model.loader.load(session, ['serve'], export_dir).signature_def[key]
-        return session.run({key: info.name for key, info in signature.outputs.items()},
-                           {signature.inputs[key].name: value for key, value in inputs.items()})
+        return session.run(
+            {key: info.name for key, info in signature.outputs.items()},
+            {signature.inputs[key].name: value for key, value in inputs.items()},
+        )
 
 
 def assert_same(ours, theirs):
@@ -55,7 +69,9 @@ def assert_same(ours, theirs):
 
 
 def variable(name, value, use_resource=True):
-    return tf.get_variable(name, initializer=np.asarray(value, np.float32), use_resource=use_resource)
+    return tf.get_variable(
+        name, initializer=np.asarray(value, np.float32), use_resource=use_resource
+    )
 
 
 def linear(use_resource=True):

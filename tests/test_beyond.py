@@ -1,41 +1,60 @@
 """beyond/: receivers, heads and other checkpoints, which exports are kept, serving them all, and the best model."""
+
 import os
 import re
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf2
+from conftest import snapshot
+from test_scripts import SAVED_MODEL_CLI, TIME, batches_of
 
 import train
 from beyond import export, serve, train_and_evaluate
-from conftest import snapshot
 from estimator_inference import exports, predictor, tf
 from model import model_fn
 from support.errors import command
-from test_scripts import SAVED_MODEL_CLI, TIME, batches_of
-
-import tensorflow as tf2
 
 
 def example(number):
     feature = tf.train.Feature(float_list=tf.train.FloatList(value=[number]))
-    return tf.train.Example(features=tf.train.Features(feature={'number': feature})).SerializeToString()
+    return tf.train.Example(
+        features=tf.train.Features(feature={'number': feature})
+    ).SerializeToString()
 
 
-INPUTS = {'number': ('number', [[3.], [50.]]), 'raw': ('feature', [[3., 3.], [50., 50.]]),
-          'example': ('examples', [example(3.), example(50.)])}
+INPUTS = {
+    'number': ('number', [[3.0], [50.0]]),
+    'raw': ('feature', [[3.0, 3.0], [50.0, 50.0]]),
+    'example': ('examples', [example(3.0), example(50.0)]),
+}
 
 
-@pytest.mark.parametrize('receiver, hidden_units', [
-    ('number', 0), ('raw', 0), ('example', 4),
-    *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [('number', 4), ('raw', 4), ('example', 0)])])
+@pytest.mark.parametrize(
+    'receiver, hidden_units',
+    [
+        ('number', 0),
+        ('raw', 0),
+        ('example', 4),
+        *(
+            pytest.param(*arguments, marks=pytest.mark.slow)
+            for arguments in [('number', 4), ('raw', 4), ('example', 0)]
+        ),
+    ],
+)
 def test_receivers(receiver, hidden_units, request, tmp_path, capsys, script):
     model_dir = request.getfixturevalue('hidden' if hidden_units else 'trained')
     capsys.readouterr()  # what the training printed
     capsys.readouterr()
-    export.main(['--model-dir', model_dir, '--export-dir', str(tmp_path), '--receiver', receiver, '--heads'])
+    export.main(
+        ['--model-dir', model_dir, '--export-dir', str(tmp_path), '--receiver', receiver, '--heads']
+    )
     export_dir = exports.latest(str(tmp_path))
-    assert capsys.readouterr().out == f'Exported {tf.train.latest_checkpoint(model_dir)} to {export_dir}\n'
+    assert (
+        capsys.readouterr().out
+        == f'Exported {tf.train.latest_checkpoint(model_dir)} to {export_dir}\n'
+    )
     key, value = INPUTS[receiver]
     output = 'predictions' if hidden_units else 'output'
 
@@ -63,15 +82,39 @@ def test_receivers(receiver, hidden_units, request, tmp_path, capsys, script):
     signatures = re.findall(r"signature_def\['(\w+)'\]", shown)
     methods = re.findall(r'Method name is: tensorflow/serving/(\w+)', shown)
     assert dict(zip(signatures, methods)) == {
-        'serving_default': 'predict', **({'hidden': 'predict'} if hidden_units else {}),
-        **({'regression': 'regress'} if receiver == 'example' else {})}  # the Regress API takes Examples only
+        'serving_default': 'predict',
+        **({'hidden': 'predict'} if hidden_units else {}),
+        **({'regression': 'regress'} if receiver == 'example' else {}),
+    }  # the Regress API takes Examples only
     if receiver == 'example':
-        run = cli('run', '--dir', export_dir, '--tag_set', 'serve', '--signature_def', 'regression',
-                  '--input_examples', 'inputs=[{"number":[3.0]},{"number":[50.0]}]')
+        run = cli(
+            'run',
+            '--dir',
+            export_dir,
+            '--tag_set',
+            'serve',
+            '--signature_def',
+            'regression',
+            '--input_examples',
+            'inputs=[{"number":[3.0]},{"number":[50.0]}]',
+        )
     else:
-        run = cli('run', '--dir', export_dir, '--tag_set', 'serve', '--signature_def', 'serving_default',
-                  '--input_exprs', f'{key}={value}')
-    printed = run[run.index('[['):] if receiver == 'example' else run[run.index(f'output key {output}'):]
+        run = cli(
+            'run',
+            '--dir',
+            export_dir,
+            '--tag_set',
+            'serve',
+            '--signature_def',
+            'serving_default',
+            '--input_exprs',
+            f'{key}={value}',
+        )
+    printed = (
+        run[run.index('[[') :]
+        if receiver == 'example'
+        else run[run.index(f'output key {output}') :]
+    )
     numbers = [float(number) for number in re.findall(r'\[+\s*([\d.e+-]+)\s*\]', printed)]
     np.testing.assert_allclose(numbers[:2], [6, 100], rtol=1e-2)
 
@@ -83,24 +126,37 @@ def test_heads_only_where_they_are_asked_for(hidden, tmp_path):
 
 
 def test_heads_are_selectable_by_name(hidden, tmp_path, capsys, ends):
-    export.main(['--model-dir', hidden, '--export-dir', str(tmp_path), '--receiver', 'example', '--heads'])
+    export.main(
+        ['--model-dir', hidden, '--export-dir', str(tmp_path), '--receiver', 'example', '--heads']
+    )
     export_dir = exports.latest(str(tmp_path))
-    request = {'inputs': [example(3.)]}
-    with predictor.from_saved_model(export_dir, 'regression') as regression, \
-            predictor.from_saved_model(export_dir, 'hidden') as head, predictor.from_saved_model(export_dir) as default:
+    request = {'inputs': [example(3.0)]}
+    with (
+        predictor.from_saved_model(export_dir, 'regression') as regression,
+        predictor.from_saved_model(export_dir, 'hidden') as head,
+        predictor.from_saved_model(export_dir) as default,
+    ):
         np.testing.assert_allclose(regression(request)['outputs'], [[6]], rtol=1e-2)
-        expected = default({'examples': [example(3.)]})
-        np.testing.assert_array_equal(head({'examples': [example(3.)]})['hidden'], expected['hidden'])
-        tensors = {name: next(iter(head.feed_tensors.values())).name
-                   for name, head in (('regression', regression), ('hidden', head), ('default', default))}
+        expected = default({'examples': [example(3.0)]})
+        np.testing.assert_array_equal(
+            head({'examples': [example(3.0)]})['hidden'], expected['hidden']
+        )
+        tensors = {
+            name: next(iter(head.feed_tensors.values())).name
+            for name, head in (('regression', regression), ('hidden', head), ('default', default))
+        }
     assert set(tensors.values()) == {'input_example_tensor:0'}  # all the same input
     capsys.readouterr()
-    for signature, first in (('regression', r'f\(100\) = [\d.]+'), ('hidden', r'f\(100\) = hidden( -?[\d.]+){4}')):
+    for signature, first in (
+        ('regression', r'f\(100\) = [\d.]+'),
+        ('hidden', r'f\(100\) = hidden( -?[\d.]+){4}'),
+    ):
         serve.main(['--export-dir', str(tmp_path), '--examples', '5', '--signature', signature])
         printed = capsys.readouterr().out.splitlines()
         assert re.fullmatch(first, printed[1]) and 'Average time in beyond.serve' in printed[-2]
-    assert "no signature 'nonsense', only ['hidden', 'regression', 'serving_default']" in \
-        ends(serve, '--export-dir', tmp_path, '--signature', 'nonsense')
+    assert "no signature 'nonsense', only ['hidden', 'regression', 'serving_default']" in ends(
+        serve, '--export-dir', tmp_path, '--signature', 'nonsense'
+    )
 
 
 @pytest.mark.parametrize('receiver', export.RECEIVERS)
@@ -117,19 +173,32 @@ def test_receivers_give_the_features_that_were_trained_on(receiver):
 def test_an_export_of_another_model_is_refused(tmp_path, ends):
     with tf.Graph().as_default(), tf.Session() as session:
         x, y = tf.placeholder(tf.float32, [None, 1]), tf.placeholder(tf.float32, [None, 1])
-        for name, inputs, outputs in (('1', {'x': x, 'y': y}, {'output': x + y}), ('2', {'x': x}, {'nonsense': x * 2})):
+        for name, inputs, outputs in (
+            ('1', {'x': x, 'y': y}, {'output': x + y}),
+            ('2', {'x': x}, {'nonsense': x * 2}),
+        ):
             tf.saved_model.simple_save(session, str(tmp_path / name / '1'), inputs, outputs)
     assert "takes ['x', 'y'] and gives ['output']" in ends(serve, '--export-dir', tmp_path / '1')
     assert "takes ['x'] and gives ['nonsense']" in ends(serve, '--export-dir', tmp_path / '2')
-    assert ends(serve, '--export-dir', tmp_path / '3') == \
-        f'no directory {tmp_path}/3: run {command("export.py", "--export-dir", str(tmp_path / "3"))}'
+    assert (
+        ends(serve, '--export-dir', tmp_path / '3')
+        == f'no directory {tmp_path}/3: run {command("export.py", "--export-dir", str(tmp_path / "3"))}'
+    )
 
 
 def test_wrong_answers_end_it(tmp_path, ends, monkeypatch, trained):
-    monkeypatch.setitem(export.RECEIVERS, 'number', lambda: tf.estimator.export.TensorServingInputReceiver(
-        tf.tile(3 * (number := tf.placeholder(tf.float32, [None, 1])), [1, 2]), {'number': number}))
+    monkeypatch.setitem(
+        export.RECEIVERS,
+        'number',
+        lambda: tf.estimator.export.TensorServingInputReceiver(
+            tf.tile(3 * (number := tf.placeholder(tf.float32, [None, 1])), [1, 2]),
+            {'number': number},
+        ),
+    )
     export.main(['--model-dir', trained, '--export-dir', str(tmp_path)])
-    assert re.search(r'f\(100\) = \S+, expected 200', ends(serve, '--export-dir', tmp_path, '--examples', '5'))
+    assert re.search(
+        r'f\(100\) = \S+, expected 200', ends(serve, '--export-dir', tmp_path, '--examples', '5')
+    )
 
 
 def test_keep_removes_the_oldest_exports_and_nothing_else(trained, exported, tmp_path, capsys):
@@ -144,12 +213,16 @@ def test_keep_removes_the_oldest_exports_and_nothing_else(trained, exported, tmp
     assert set(os.listdir(tmp_path)) == {newest, '100', 'temp-7', 'notes', '2', '1'}
     assert f'Removed {tmp_path}/20\nRemoved {tmp_path}/3\n' in capsys.readouterr().out
     export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--keep', '1'])
-    assert set(os.listdir(tmp_path)) > {'temp-7', 'notes', '2', '1'} and '100' not in os.listdir(tmp_path)
+    assert set(os.listdir(tmp_path)) > {'temp-7', 'notes', '2', '1'} and '100' not in os.listdir(
+        tmp_path
+    )
 
 
 def test_keep_never_removes_the_export_just_made(trained, exported, tmp_path, capsys):
     [timestamp] = os.listdir(exported)
-    shutil.copytree(os.path.join(exported, timestamp), tmp_path / '9999999999')  # from a clock that was ahead
+    shutil.copytree(
+        os.path.join(exported, timestamp), tmp_path / '9999999999'
+    )  # from a clock that was ahead
     export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--keep', '1'])
     [left] = os.listdir(tmp_path)
     assert f' to {tmp_path}/{left}\n' in capsys.readouterr().out and left != '9999999999'
@@ -157,15 +230,27 @@ def test_keep_never_removes_the_export_just_made(trained, exported, tmp_path, ca
 
 def test_export_of_another_checkpoint(trained, tmp_path, ends, capsys):
     checkpoint = f'{trained}/model.ckpt-0'
-    export.main(['--model-dir', trained, '--export-dir', str(tmp_path / 'old'), '--checkpoint', checkpoint])
+    export.main(
+        ['--model-dir', trained, '--export-dir', str(tmp_path / 'old'), '--checkpoint', checkpoint]
+    )
     exported = exports.latest(str(tmp_path / 'old'))
     assert capsys.readouterr().out == f'Exported {checkpoint} to {exported}\n'
     with predictor.from_saved_model(exported) as predict_fn:
         expected = tf.train.load_variable(checkpoint, 'dense/kernel').sum()
         np.testing.assert_allclose(predict_fn({'number': [[1]]})['output'], [[expected]], rtol=1e-6)
     for nonsense in (f'{trained}/model.ckpt-7', trained, 'nonsense', ''):
-        assert ends(export, '--model-dir', trained, '--export-dir', tmp_path / 'new', '--checkpoint', nonsense) == \
-            f'no checkpoint {nonsense}: expected a path as {trained}/model.ckpt-1000'
+        assert (
+            ends(
+                export,
+                '--model-dir',
+                trained,
+                '--export-dir',
+                tmp_path / 'new',
+                '--checkpoint',
+                nonsense,
+            )
+            == f'no checkpoint {nonsense}: expected a path as {trained}/model.ckpt-1000'
+        )
     assert not os.path.exists(tmp_path / 'new') or os.listdir(tmp_path / 'new') == []
 
 
@@ -174,10 +259,18 @@ def test_a_damaged_checkpoint_by_name(trained, tmp_path, ends):
     (model_dir / 'model.ckpt-250.index').write_bytes(b'')
     checkpoint = f'{model_dir}/model.ckpt-250'
     assert f'the checkpoint {checkpoint} is damaged (' in ends(
-        export, '--model-dir', model_dir, '--export-dir', tmp_path / 'new', '--checkpoint', checkpoint)
+        export,
+        '--model-dir',
+        model_dir,
+        '--export-dir',
+        tmp_path / 'new',
+        '--checkpoint',
+        checkpoint,
+    )
 
 
 # The best model.
+
 
 def best(directory):
     return ['--model-dir', str(directory / 'model'), '--export-dir', str(directory / 'best')]
@@ -185,7 +278,8 @@ def best(directory):
 
 def test_stops_early_where_the_loss_does_not_fall(tmp_path, monkeypatch, capsys):
     def model_fn_at_rest(features, labels, mode, params):
-        return model_fn(features, labels, mode, {'learning_rate': 0.})
+        return model_fn(features, labels, mode, {'learning_rate': 0.0})
+
     monkeypatch.setattr(train_and_evaluate, 'model_fn', model_fn_at_rest)
     train_and_evaluate.main([*best(tmp_path), '--steps', '20000'])
     [exported] = exports.complete(str(tmp_path / 'best'))
@@ -193,7 +287,9 @@ def test_stops_early_where_the_loss_does_not_fall(tmp_path, monkeypatch, capsys)
     assert 200 <= tf.train.load_variable(str(tmp_path / 'model'), 'global_step') <= 350
     with predictor.from_saved_model(exported) as predict_fn:  # the best is the first
         kernel = tf.train.load_variable(str(tmp_path / 'model'), 'dense/kernel')
-        np.testing.assert_allclose(predict_fn({'number': [[5]]})['output'], [[5 * kernel.sum()]], rtol=1e-5)
+        np.testing.assert_allclose(
+            predict_fn({'number': [[5]]})['output'], [[5 * kernel.sum()]], rtol=1e-5
+        )
 
 
 @pytest.mark.slow
@@ -203,8 +299,10 @@ def test_best_stops_early_and_exports(tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f'Exported the best model to {exported}\n')
     assert tf.train.load_variable(str(tmp_path / 'model'), 'global_step') < 10_000
     with predictor.from_saved_model(exported) as predict_fn:
-        numbers = np.arange(201.)[:, None]
-        np.testing.assert_allclose(predict_fn({'number': numbers})['output'], 2 * numbers, rtol=1e-2, atol=1e-2)
+        numbers = np.arange(201.0)[:, None]
+        np.testing.assert_allclose(
+            predict_fn({'number': numbers})['output'], 2 * numbers, rtol=1e-2, atol=1e-2
+        )
     assert os.listdir(tmp_path / 'best') == [os.path.basename(exported)]
 
 
@@ -217,8 +315,18 @@ def test_best_of_few_steps_with_a_hidden_layer(tmp_path):
 def test_best_needs_a_model_dir_of_its_own(trained, tmp_path, ends):
     before = snapshot(trained)
     for steps in ('500', '2000'):
-        assert ends(train_and_evaluate, '--model-dir', trained, '--export-dir', tmp_path / 'best', '--steps', steps) \
+        assert (
+            ends(
+                train_and_evaluate,
+                '--model-dir',
+                trained,
+                '--export-dir',
+                tmp_path / 'best',
+                '--steps',
+                steps,
+            )
             == f'it trains from the beginning, and {trained} has a checkpoint: choose another --model-dir'
+        )
     assert snapshot(trained) == before and os.listdir(tmp_path) == []
 
 

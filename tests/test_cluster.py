@@ -1,4 +1,5 @@
 """Training in a cluster that TF_CONFIG describes: real processes on loopback."""
+
 import json
 import os
 import shutil
@@ -6,16 +7,19 @@ import socket
 import time
 
 import pytest
-
-from beyond import cluster, train_and_evaluate
 from conftest import snapshot
-from estimator_inference import tf
-from support.errors import command
 from test_scripts import assert_learned
 
+from beyond import cluster, train_and_evaluate
+from estimator_inference import tf
+from support.errors import command
 
-WORKER = json.dumps({'cluster': {'chief': ['127.0.0.1:1'], 'ps': ['127.0.0.1:2'], 'worker': ['127.0.0.1:3']},
-                     'task': {'type': 'worker', 'index': 0}})
+WORKER = json.dumps(
+    {
+        'cluster': {'chief': ['127.0.0.1:1'], 'ps': ['127.0.0.1:2'], 'worker': ['127.0.0.1:3']},
+        'task': {'type': 'worker', 'index': 0},
+    }
+)
 
 
 class Output:
@@ -31,7 +35,9 @@ class Output:
     def wait_for(self, task, words, seconds=120):
         """Waits until a task prints a line with these words, from now on."""
         seen, end = len(self.read()), time.monotonic() + seconds
-        while not any(line.startswith(task) and words in line for line in self.read()[seen:].splitlines()):
+        while not any(
+            line.startswith(task) and words in line for line in self.read()[seen:].splitlines()
+        ):
             assert time.monotonic() < end, self.read()
             time.sleep(0.1)
 
@@ -70,17 +76,33 @@ def test_a_killed_worker_rejoins_and_an_evaluator_evaluates(tmp_path, capsys):
     assert 'evaluator | INFO:tensorflow:Saving dict for global step 10' in output.read()
 
 
-@pytest.mark.parametrize('tf_config, words', [
-    ('{', 'Expecting property name'), ('', 'Expecting value'), ('[]', "'list' object"),
-    ('{"cluster": 5}', '`cluster` must be'),
-    ('{"cluster": {"chief": ["localhost:1"], "ps": ["localhost:2"]}}', 'task type must be set'),
-    ('{"cluster": {"chief": ["localhost:1"]}, "task": {"type": "wrong", "index": 0}}', 'not a valid task_type'),
-    ('{"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}', 'must have one "chief"'),
-    ('{"cluster": {"chief": ["localhost:1"], "worker": ["localhost:2"]}, "task": {"type": "worker", "index": 0}}',
-     'no "ps" to keep the variables')])
+@pytest.mark.parametrize(
+    'tf_config, words',
+    [
+        ('{', 'Expecting property name'),
+        ('', 'Expecting value'),
+        ('[]', "'list' object"),
+        ('{"cluster": 5}', '`cluster` must be'),
+        ('{"cluster": {"chief": ["localhost:1"], "ps": ["localhost:2"]}}', 'task type must be set'),
+        (
+            '{"cluster": {"chief": ["localhost:1"]}, "task": {"type": "wrong", "index": 0}}',
+            'not a valid task_type',
+        ),
+        (
+            '{"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}',
+            'must have one "chief"',
+        ),
+        (
+            '{"cluster": {"chief": ["localhost:1"], "worker": ["localhost:2"]}, "task": {"type": "worker", "index": 0}}',
+            'no "ps" to keep the variables',
+        ),
+    ],
+)
 def test_wrong_tf_config(tf_config, words, tmp_path, ends, monkeypatch):
     monkeypatch.setenv('TF_CONFIG', tf_config)
-    line = ends(train_and_evaluate, '--model-dir', tmp_path / 'model', '--export-dir', tmp_path / 'best')
+    line = ends(
+        train_and_evaluate, '--model-dir', tmp_path / 'model', '--export-dir', tmp_path / 'best'
+    )
     assert line.startswith(f'TF_CONFIG={tf_config} is no cluster (') and words in line
     assert line.endswith(f'): for an example, run {command("-m beyond.cluster")}')
     assert os.listdir(tmp_path) == []
@@ -89,34 +111,60 @@ def test_wrong_tf_config(tf_config, words, tmp_path, ends, monkeypatch):
 def test_an_address_in_use(tmp_path, ends, monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as used:
         addresses = {'chief': [f'127.0.0.1:{used.getsockname()[1]}'], 'ps': ['127.0.0.1:1']}
-        monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': addresses, 'task': {'type': 'chief', 'index': 0}}))
-        assert 'failed: Could not start gRPC server' in ends(train_and_evaluate, '--model-dir', tmp_path)
+        monkeypatch.setenv(
+            'TF_CONFIG', json.dumps({'cluster': addresses, 'task': {'type': 'chief', 'index': 0}})
+        )
+        assert 'failed: Could not start gRPC server' in ends(
+            train_and_evaluate, '--model-dir', tmp_path
+        )
 
 
 def test_an_evaluator_of_a_trained_model(trained, tmp_path, monkeypatch, caplog):
     addresses = {'chief': ['127.0.0.1:1'], 'ps': ['127.0.0.1:2']}
-    monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': addresses, 'task': {'type': 'evaluator', 'index': 0}}))
+    monkeypatch.setenv(
+        'TF_CONFIG', json.dumps({'cluster': addresses, 'task': {'type': 'evaluator', 'index': 0}})
+    )
     model_dir = shutil.copytree(trained, tmp_path / 'model')
     before = snapshot(model_dir)
     train_and_evaluate.main(['--model-dir', str(model_dir), '--steps', '1000'])
-    assert {name: content for name, content in snapshot(model_dir).items() if '/eval/' not in name} == before
+    assert {
+        name: content for name, content in snapshot(model_dir).items() if '/eval/' not in name
+    } == before
     assert 'Saving dict for global step 1000' in caplog.text
 
 
 def test_no_cluster_is_one_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('TF_CONFIG', '{}')
-    train_and_evaluate.main(['--model-dir', str(tmp_path / 'model'), '--export-dir', str(tmp_path / 'best'),
-                             '--steps', '60'])
+    train_and_evaluate.main(
+        [
+            '--model-dir',
+            str(tmp_path / 'model'),
+            '--export-dir',
+            str(tmp_path / 'best'),
+            '--steps',
+            '60',
+        ]
+    )
     assert 'Exported the best model to ' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('args, printed', [
-    (['predict.py', '--examples', '2'], 'Average time'),
-    (['train.py', '--model-dir', 'new', '--steps', '2'], 'Trained'),
-    *(pytest.param(*arguments, marks=pytest.mark.slow) for arguments in [
-        (['export.py'], 'Exported'), (['fast_predict.py', '--examples', '10'], 'Average time'),
-        (['-m beyond.export'], 'Exported'), (['-m iris.train', '--steps', '10'], 'Exported')])],
-    ids=lambda args: args[0])
+@pytest.mark.parametrize(
+    'args, printed',
+    [
+        (['predict.py', '--examples', '2'], 'Average time'),
+        (['train.py', '--model-dir', 'new', '--steps', '2'], 'Trained'),
+        *(
+            pytest.param(*arguments, marks=pytest.mark.slow)
+            for arguments in [
+                (['export.py'], 'Exported'),
+                (['fast_predict.py', '--examples', '10'], 'Average time'),
+                (['-m beyond.export'], 'Exported'),
+                (['-m iris.train', '--steps', '10'], 'Exported'),
+            ]
+        ),
+    ],
+    ids=lambda args: args[0],
+)
 def test_the_other_scripts_wait_for_no_cluster(args, printed, trained, tmp_path, script):
     (tmp_path / 'model').symlink_to(trained)
     process = script(*args, TF_CONFIG=WORKER)

@@ -1,4 +1,5 @@
 """compare.py, beyond/scale.py and beyond/plot.py: table, figures, pictures, and that wrong answers are told."""
+
 import contextlib
 import functools
 import importlib.util
@@ -9,12 +10,12 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import compare
 from beyond import export as beyond_export
 from beyond import plot, scale
 from estimator_inference import tf
-from conftest import ROOT
 from model import model_fn
 from support.errors import install
 
@@ -24,11 +25,17 @@ TEN = 'FastPredict, 10 a call (post B one by one)'
 
 
 def fake(name, factor, **fields):
-    return compare.Row(name, lambda model, stack: lambda numbers: [np.array([factor * nb]) for nb in numbers], **fields)
+    return compare.Row(
+        name,
+        lambda model, stack: lambda numbers: [np.array([factor * nb]) for nb in numbers],
+        **fields,
+    )
 
 
 def model(**fields):
-    return compare.Model(**{'estimator': None, 'export_dir': '', 'layers': [], 'expected': EXPECTED, **fields})
+    return compare.Model(
+        **{'estimator': None, 'export_dir': '', 'layers': [], 'expected': EXPECTED, **fields}
+    )
 
 
 def write_checkpoint(directory, params, **values):
@@ -38,7 +45,10 @@ def write_checkpoint(directory, params, **values):
         tf.train.create_global_step()
         session.run(tf.global_variables_initializer())
         for variable in tf.trainable_variables():
-            variable.load(np.broadcast_to(values.get(variable.op.name.replace('/', '_'), 0), variable.shape), session)
+            variable.load(
+                np.broadcast_to(values.get(variable.op.name.replace('/', '_'), 0), variable.shape),
+                session,
+            )
         tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), 0)
     return str(directory)
 
@@ -57,8 +67,20 @@ def test_all_rows_in_one_table(table, trained):
     assert machine.startswith(f'Python {sys.version.split()[0]}, TensorFlow ') and ' on ' in machine
     assert checkpoint == f'Checkpoint {trained}/model.ckpt-1000, export made of it now'
     assert examples == f'20 examples a row; Estimator.predict: 1; {LAGS}: 4'
-    assert header.split() == ['load', 'first', 'call', 'median', 'p99', 'examples/s', 'faster', 'wrong', 'post', 'A',
-                              'post', 'B']
+    assert header.split() == [
+        'load',
+        'first',
+        'call',
+        'median',
+        'p99',
+        'examples/s',
+        'faster',
+        'wrong',
+        'post',
+        'A',
+        'post',
+        'B',
+    ]
     line = rows.index('Beyond the posts:')
     assert line == len(compare.POSTS)
     rows.pop(line)
@@ -72,16 +94,38 @@ def test_all_rows_in_one_table(table, trained):
 
 def test_figures(table, trained):
     _, figures, _ = table
-    assert set(figures) == {'machine', 'checkpoint', 'rows'} and figures['checkpoint'].startswith(trained)
-    assert set(figures['machine']) == {'python', 'tensorflow', 'numpy', 'processor', 'cores', 'device'}
+    assert set(figures) == {'machine', 'checkpoint', 'rows'} and figures['checkpoint'].startswith(
+        trained
+    )
+    assert set(figures['machine']) == {
+        'python',
+        'tensorflow',
+        'numpy',
+        'processor',
+        'cores',
+        'device',
+    }
     rows = {record['row']: record for record in figures['rows']}
-    assert rows['FastPredict on a generator']['examples'] == 20 and rows['Estimator.predict']['examples'] == 10
+    assert (
+        rows['FastPredict on a generator']['examples'] == 20
+        and rows['Estimator.predict']['examples'] == 10
+    )
     assert rows[TEN]['batch'] == 10 and rows[TEN]['examples'] == 100
-    assert {row.name: (rows[row.name]['post_a'], rows[row.name]['post_b']) for row in compare.POSTS} == {
-        'Estimator.predict': (0.19, 0.1152), LAGS: (None, 352e-6), 'FastPredict on a generator': (None, None),
-        TEN: (None, 238e-6), 'Session.run: what tf.contrib.predictor did': ('"100x"', 178e-6)}
+    assert {
+        row.name: (rows[row.name]['post_a'], rows[row.name]['post_b']) for row in compare.POSTS
+    } == {
+        'Estimator.predict': (0.19, 0.1152),
+        LAGS: (None, 352e-6),
+        'FastPredict on a generator': (None, None),
+        TEN: (None, 238e-6),
+        'Session.run: what tf.contrib.predictor did': ('"100x"', 178e-6),
+    }
     for record in figures['rows']:
-        assert 0 < record['median'] <= record['p99'] and record['load'] > 0 and record['first_call'] > 0
+        assert (
+            0 < record['median'] <= record['p99']
+            and record['load'] > 0
+            and record['first_call'] > 0
+        )
     # Faster by orders of magnitude, not a matter of the machine.
     assert rows['Estimator.predict']['median'] > 100 * rows['predictor.from_saved_model']['median']
 
@@ -97,23 +141,55 @@ def test_statistics_of_known_samples():
     stopwatch.loaded, stopwatch.times = 0.5, [0.25, *np.arange(1, 101) * 1e-6]
     record = stopwatch.record()
     assert record['median'] == pytest.approx(50.5e-6) and record['p99'] == pytest.approx(99.01e-6)
-    assert record['mean'] == pytest.approx(50.5e-6) and record['examples_per_second'] == pytest.approx(1 / 50.5e-6)
+    assert record['mean'] == pytest.approx(50.5e-6) and record[
+        'examples_per_second'
+    ] == pytest.approx(1 / 50.5e-6)
     assert (record['load'], record['first_call'], record['examples']) == (0.5, 0.25, 100)
     assert compare.table_row(record, 101e-6) == [
-        'Estimator.predict', '500 ms', '250 ms', '50 us', '99 us', '19,802', '2x', '0', '190 ms', '115 ms']
+        'Estimator.predict',
+        '500 ms',
+        '250 ms',
+        '50 us',
+        '99 us',
+        '19,802',
+        '2x',
+        '0',
+        '190 ms',
+        '115 ms',
+    ]
     stopwatch.row = stopwatch.row._replace(batch=10)
     assert compare.table_row(stopwatch.record(), None)[1:7] == [
-        '500 ms', '250 ms', '5.0 us', '9.9 us', '198,020', '']
+        '500 ms',
+        '250 ms',
+        '5.0 us',
+        '9.9 us',
+        '198,020',
+        '',
+    ]
     assert stopwatch.record()['examples'] == 1000
 
 
 def test_some_rows(trained, exported, capsys):
-    compare.main(['--model-dir', trained, '--export-dir', exported, '--examples', '20',
-                  '--rows', 'predictor.from_estimator', 'Session.run: what tf.contrib.predictor did'])
+    compare.main(
+        [
+            '--model-dir',
+            trained,
+            '--export-dir',
+            exported,
+            '--examples',
+            '20',
+            '--rows',
+            'predictor.from_estimator',
+            'Session.run: what tf.contrib.predictor did',
+        ]
+    )
     _, checkpoint, _, _, *rows = capsys.readouterr().out.splitlines()
     assert f', export {exported}/' in checkpoint
-    assert [row[:26].strip() for row in rows] == ['Session.run: what tf.contr', 'Beyond the posts:',
-                                                  'predictor.from_estimator']
+    assert [row[:26].strip() for row in rows] == [
+        'Session.run: what tf.contr',
+        'Beyond the posts:',
+        'predictor.from_estimator',
+    ]
     assert not any('x  ' in row for row in rows)  # no Estimator.predict to compare with
 
 
@@ -127,14 +203,19 @@ def test_turns_are_interleaved():
     rows = [compare.Row(name, functools.partial(recording, name=name)) for name in 'ab']
     stopwatches = list(compare.compare(rows, model(), examples=10))
     assert asked == ['a', 'b'] * (1 + compare.ROUNDS) + ['b closed', 'a closed']
-    assert [(stopwatch.row.name, len(stopwatch.times)) for stopwatch in stopwatches] == [('a', 11), ('b', 11)]
+    assert [(stopwatch.row.name, len(stopwatch.times)) for stopwatch in stopwatches] == [
+        ('a', 11),
+        ('b', 11),
+    ]
 
 
 @pytest.mark.parametrize('factor, answer', [(3, 300), (2.01, 201.0), (np.nan, 'nan')])
 def test_a_wrong_answer_ends_the_run_and_names_the_row(factor, answer):
     with pytest.raises(compare.WrongAnswer) as error:
         list(compare.compare([fake('right', 2), fake('other', factor)], model(), examples=10))
-    assert str(error.value).startswith(f'other: f(100) = {answer}'[:18]) and 'expected 200' in str(error.value)
+    assert str(error.value).startswith(f'other: f(100) = {answer}'[:18]) and 'expected 200' in str(
+        error.value
+    )
 
 
 def test_a_row_with_too_few_or_too_many_answers():
@@ -150,7 +231,16 @@ def test_wrong_answers_of_a_row_that_lags_are_counted():
 
 
 def test_a_row_is_a_few_lines(monkeypatch, trained, exported, ends, capsys):
-    args = ['--model-dir', trained, '--export-dir', exported, '--examples', '20', '--rows', 'LiteRT']
+    args = [
+        '--model-dir',
+        trained,
+        '--export-dir',
+        exported,
+        '--examples',
+        '20',
+        '--rows',
+        'LiteRT',
+    ]
     monkeypatch.setattr(compare, 'ROWS', [fake('LiteRT', 2.0004)])
     compare.main(args)
     assert capsys.readouterr().out.splitlines()[-1].startswith('LiteRT ')
@@ -160,14 +250,29 @@ def test_a_row_is_a_few_lines(monkeypatch, trained, exported, ends, capsys):
 
 def test_what_is_not_installed_is_told(monkeypatch, trained, capsys):
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if 'onnx' in name else find_spec(name))
-    compare.main(['--model-dir', trained, '--examples', '20', '--rows', 'ONNX Runtime', 'predictor.from_estimator'])
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name: None if 'onnx' in name else find_spec(name)
+    )
+    compare.main(
+        [
+            '--model-dir',
+            trained,
+            '--examples',
+            '20',
+            '--rows',
+            'ONNX Runtime',
+            'predictor.from_estimator',
+        ]
+    )
     assert capsys.readouterr().out.splitlines()[-1] == (
-        f'Not installed: ONNX Runtime. To compare with them: {install("benchmark")}')
+        f'Not installed: ONNX Runtime. To compare with them: {install("benchmark")}'
+    )
 
 
-@pytest.mark.parametrize('takes, line', [(20, ''), (42, 'This takes about 42 seconds.\n'),
-                                         (182, 'This takes about 3 minutes.\n')])
+@pytest.mark.parametrize(
+    'takes, line',
+    [(20, ''), (42, 'This takes about 42 seconds.\n'), (182, 'This takes about 3 minutes.\n')],
+)
 def test_how_long_it_takes(takes, line, capsys):
     compare.describe_machine('CPU', takes)
     assert capsys.readouterr().out.partition('\n')[2] == line
@@ -175,17 +280,26 @@ def test_how_long_it_takes(takes, line, capsys):
 
 @pytest.mark.parametrize('receiver', ['raw', 'example'])
 def test_an_export_that_takes_no_number_is_refused(receiver, trained, tmp_path, ends):
-    beyond_export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--receiver', receiver, '--heads'])
+    beyond_export.main(
+        ['--model-dir', trained, '--export-dir', str(tmp_path), '--receiver', receiver, '--heads']
+    )
     line = ends(compare, '--model-dir', trained, '--export-dir', tmp_path)
-    [export_dir], [key] = tmp_path.iterdir(), {'raw': ['feature'], 'example': ['examples']}[receiver]
-    assert line == (f"expected an export whose input is 'number', and {export_dir} takes ['{key}']: "
-                    'leave --export-dir out, and compare.py exports for itself')
+    [export_dir], [key] = (
+        tmp_path.iterdir(),
+        {'raw': ['feature'], 'example': ['examples']}[receiver],
+    )
+    assert line == (
+        f"expected an export whose input is 'number', and {export_dir} takes ['{key}']: "
+        'leave --export-dir out, and compare.py exports for itself'
+    )
 
 
 @pytest.mark.slow
 def test_what_tensorflow_1_15_wrote_in_each_row(capsys):
     written = os.path.join(ROOT, 'tests/data/tensorflow_1_15')
-    compare.main([f'--model-dir={written}/model', f'--export-dir={written}/saved_model', '--examples', '20'])
+    compare.main(
+        [f'--model-dir={written}/model', f'--export-dir={written}/saved_model', '--examples', '20']
+    )
     printed = capsys.readouterr().out
     assert all(name in printed for name in compare.NAMES)
 
@@ -204,10 +318,13 @@ def test_a_model_that_has_not_learned(tmp_path, ends):
 def test_an_export_of_another_model_is_refused(exported, tmp_path, ends):
     hint = ': leave --export-dir out, and compare.py exports for itself'
     for number, params in enumerate([{}, {'hidden_units': 4}]):
-        model_dir = write_checkpoint(tmp_path / str(number), params, hidden_kernel=0.5,
-                                     dense_kernel=0.5 if params else 1.0)
+        model_dir = write_checkpoint(
+            tmp_path / str(number), params, hidden_kernel=0.5, dense_kernel=0.5 if params else 1.0
+        )
         line = ends(compare, '--model-dir', model_dir, '--export-dir', exported)
-        assert f'is of another model than {model_dir}/model.ckpt-0: its ' in line and line.endswith(f' differs{hint}')
+        assert f'is of another model than {model_dir}/model.ckpt-0: its ' in line and line.endswith(
+            f' differs{hint}'
+        )
     line = ends(compare, '--model-dir', model_dir, '--export-dir', tmp_path)
     assert line == f'no complete export in {tmp_path}{hint}'
 
@@ -215,7 +332,16 @@ def test_an_export_of_another_model_is_refused(exported, tmp_path, ends):
 def test_device(trained, exported, monkeypatch, ends, capsys):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     monkeypatch.setattr(os, 'environ', dict(os.environ))
-    args = '--model-dir', trained, '--export-dir', exported, '--examples', '10', '--rows', 'predictor.from_saved_model'
+    args = (
+        '--model-dir',
+        trained,
+        '--export-dir',
+        exported,
+        '--examples',
+        '10',
+        '--rows',
+        'predictor.from_saved_model',
+    )
     compare.main([*args, '--device', 'cpu'])
     assert capsys.readouterr().out.splitlines()[0].endswith(' on CPU')
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '-1'
@@ -245,28 +371,47 @@ def scaled(tmp_path_factory):
     path, printed = tmp_path_factory.mktemp('scale') / 'scale.json', io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(scale, 'PARAMETERS_AND_BATCHES', [(4, (1, 10)), (1000, (1,))])
-        scale.main(['--examples', '60', '--json', str(path),
-                    '--rows', 'Session.run: what tf.contrib.predictor did', "the library's FastPredict"])
+        scale.main(
+            [
+                '--examples',
+                '60',
+                '--json',
+                str(path),
+                '--rows',
+                'Session.run: what tf.contrib.predictor did',
+                "the library's FastPredict",
+            ]
+        )
     return printed.getvalue().splitlines(), json.loads(path.read_text())['rows'], str(path)
 
 
 def test_scale(scaled):
     (_, takes, header, *lines), rows, _ = scaled
-    assert takes.startswith('This takes about ') and header.split() == ['parameters', 'batch', 'Session.run',
-                                                                        'FastPredict']
+    assert takes.startswith('This takes about ') and header.split() == [
+        'parameters',
+        'batch',
+        'Session.run',
+        'FastPredict',
+    ]
     assert [line.split()[:2] for line in lines] == [['4', '1'], ['4', '10'], ['1,000', '1']]
     assert [(row['row'], row['parameters'], row['batch']) for row in rows] == [
-        (name, parameters, batch) for parameters, batch in ((4, 1), (4, 10), (1000, 1))
-        for name in ('Session.run: what tf.contrib.predictor did', "the library's FastPredict")]
+        (name, parameters, batch)
+        for parameters, batch in ((4, 1), (4, 10), (1000, 1))
+        for name in ('Session.run: what tf.contrib.predictor did', "the library's FastPredict")
+    ]
     assert all(row['median'] > 0 and row['peak_memory'] > 50e6 for row in rows)
 
 
-@pytest.mark.parametrize('name', [scale.NAMES[0], *(
-    pytest.param(name, marks=pytest.mark.slow) for name in scale.NAMES[1:])])
+@pytest.mark.parametrize(
+    'name',
+    [scale.NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in scale.NAMES[1:])],
+)
 def test_scale_measures_rows_of_compare(name, tmp_path):
     export_dir = scale.write_model(str(tmp_path), 10)
     record = scale.measure(name, str(tmp_path), export_dir, 10, batch=3, calls=3)
-    assert (record['row'], record['parameters'], record['batch']) == (name, 13, 3) and record['median'] > 0
+    assert (record['row'], record['parameters'], record['batch']) == (name, 13, 3) and record[
+        'median'
+    ] > 0
 
 
 def test_pictures(table, scaled, tmp_path):
@@ -274,14 +419,21 @@ def test_pictures(table, scaled, tmp_path):
     plot.main([table[2], str(tmp_path / 'rows.svg')])
     plot.main([scaled[2], str(tmp_path / 'scale.png')])
     drawn = (tmp_path / 'rows.svg').read_text()
-    assert all(text in drawn for text in ('predictor.from_saved_model', 'post B, RTX 2080 Ti', 'wrong answers'))
+    assert all(
+        text in drawn
+        for text in ('predictor.from_saved_model', 'post B, RTX 2080 Ti', 'wrong answers')
+    )
     assert (tmp_path / 'scale.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_picture_of_a_row_that_no_post_has(table, tmp_path):
     pytest.importorskip('matplotlib')
     figures, path = table[1], tmp_path / 'one.json'
-    path.write_text(json.dumps({'rows': [row for row in figures['rows'] if row['row'] == 'predictor.from_estimator']}))
+    path.write_text(
+        json.dumps(
+            {'rows': [row for row in figures['rows'] if row['row'] == 'predictor.from_estimator']}
+        )
+    )
     plot.main([str(path), str(tmp_path / 'one.svg')])
     assert 'predictor.from_estimator' in (tmp_path / 'one.svg').read_text()
 

@@ -1,14 +1,17 @@
 """README.md and docs/: their links lead somewhere, and what they name is there."""
+
 import glob
 import importlib
 import os
 import re
 
 import pytest
-
 from conftest import ROOT
 
-PAGES = ['README.md', *sorted(os.path.relpath(path, ROOT) for path in glob.glob(os.path.join(ROOT, 'docs', '*.md')))]
+PAGES = [
+    'README.md',
+    *sorted(os.path.relpath(path, ROOT) for path in glob.glob(os.path.join(ROOT, 'docs', '*.md'))),
+]
 
 
 def text_of(page):
@@ -34,14 +37,18 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_reached_from_the_readme():
-    assert set(PAGES[1:]) == {link for link in re.findall(r'\]\((docs/\w[\w-]*\.md)\)', text_of('README.md'))}
+    assert set(PAGES[1:]) == {
+        link for link in re.findall(r'\]\((docs/\w[\w-]*\.md)\)', text_of('README.md'))
+    }
 
 
 @pytest.mark.parametrize('page', PAGES)
 def test_commands_name_scripts_and_targets_that_are_there(page):
     text = text_of(page)
     for script in re.findall(r'\.venv/bin/python (?:tests/)?(\w+\.py)', text):
-        assert glob.glob(os.path.join(ROOT, script)) + glob.glob(os.path.join(ROOT, 'tests', script)), script
+        assert glob.glob(os.path.join(ROOT, script)) + glob.glob(
+            os.path.join(ROOT, 'tests', script)
+        ), script
     for module in re.findall(r'-m ((?:beyond|iris)\.\w+)', text):
         assert importlib.util.find_spec(module), module
     makefile = text_of('Makefile')

@@ -1,12 +1,13 @@
 """exports.py: the newest complete export, and what comes of exports that are damaged."""
+
 import hashlib
 import os
 import shutil
 
 import pytest
+from saved_models import double, linear, save  # noqa: F401
 
 from estimator_inference import exports, predictor, tf
-from saved_models import double, linear, save  # noqa: F401
 
 
 def remove(path):
@@ -17,6 +18,7 @@ def keep(part):
     def run(path):
         with open(path, 'rb+') as file:
             file.truncate(int(os.path.getsize(path) * part))
+
     return run
 
 
@@ -28,10 +30,16 @@ def flip(path):
 
 
 SHARD = 'variables/variables.data-00000-of-00001'
-HALF_COPIED = [('saved_model.pb', remove), ('saved_model.pb', keep(0)), ('saved_model.pb', keep(.5)),
-               ('variables', remove), ('variables/variables.index', remove), (SHARD, remove),
-               (SHARD, lambda path: os.rename(path, path[:-1] + '2')),
-               (SHARD, lambda path: os.rename(path, path + '.part'))]
+HALF_COPIED = [
+    ('saved_model.pb', remove),
+    ('saved_model.pb', keep(0)),
+    ('saved_model.pb', keep(0.5)),
+    ('variables', remove),
+    ('variables/variables.index', remove),
+    (SHARD, remove),
+    (SHARD, lambda path: os.rename(path, path[:-1] + '2')),
+    (SHARD, lambda path: os.rename(path, path + '.part')),
+]
 
 
 def test_latest_is_the_one_with_the_highest_number(save, tmp_path):
@@ -41,7 +49,9 @@ def test_latest_is_the_one_with_the_highest_number(save, tmp_path):
     (tmp_path / 'exports' / '1700000002').write_text('a file')
     (tmp_path / 'exports' / '1700000003').mkdir()
     names = ['1700000001', '1700000000', '10', '9']
-    assert list(exports.complete(str(tmp_path / 'exports'))) == [str(tmp_path / 'exports' / name) for name in names]
+    assert list(exports.complete(str(tmp_path / 'exports'))) == [
+        str(tmp_path / 'exports' / name) for name in names
+    ]
     for name in names:
         assert exports.latest(str(tmp_path / 'exports')) == str(tmp_path / 'exports' / name)
         remove(tmp_path / 'exports' / name)
@@ -63,9 +73,19 @@ def test_latest_of_no_directory(tmp_path):
         exports.latest(str(tmp_path / 'nowhere'))
 
 
-@pytest.mark.parametrize('name, damage', HALF_COPIED + [
-    ('variables/variables.index', keep(0)), ('variables/variables.index', keep(.5)), (SHARD, keep(0)),
-    (SHARD, keep(.5)), ('saved_model.pb', flip), ('variables/variables.index', flip), (SHARD, flip)])
+@pytest.mark.parametrize(
+    'name, damage',
+    HALF_COPIED
+    + [
+        ('variables/variables.index', keep(0)),
+        ('variables/variables.index', keep(0.5)),
+        (SHARD, keep(0)),
+        (SHARD, keep(0.5)),
+        ('saved_model.pb', flip),
+        ('variables/variables.index', flip),
+        (SHARD, flip),
+    ],
+)
 def test_a_damaged_export_is_one_clear_error(save, name, damage):
     export_dir = save(linear)
     damage(os.path.join(export_dir, name))
@@ -73,7 +93,9 @@ def test_a_damaged_export_is_one_clear_error(save, name, damage):
         predictor.from_saved_model(export_dir)
     message = str(error.value)
     assert export_dir in message and '\n' not in message and len(message) < 1000
-    assert not message.endswith(':') and 'Graph execution error' not in message  # says what is wrong
+    assert (
+        not message.endswith(':') and 'Graph execution error' not in message
+    )  # says what is wrong
 
 
 def test_no_saved_model(tmp_path):
@@ -92,6 +114,7 @@ def test_a_sparse_input_is_refused(save):
 
 
 # Checksums, and which exports go.
+
 
 def test_a_checksum_tells_a_changed_byte(save, tmp_path):
     export_dir = save(linear, path=tmp_path / 'exports' / '2')
@@ -112,13 +135,17 @@ def test_a_checksum_tells_a_changed_byte(save, tmp_path):
         file.write(content.replace(b'Mul', b'Sub'))  # loads, and answers wrong
     assert not exports.is_complete(export_dir)
     assert exports.latest(tmp_path / 'exports') == str(tmp_path / 'exports' / '1')
-    with pytest.raises(exports.DamagedExport, match=f'{export_dir}.* is damaged: its checksum is not that of') as error:
+    with pytest.raises(
+        exports.DamagedExport, match=f'{export_dir}.* is damaged: its checksum is not that of'
+    ) as error:
         predictor.from_saved_model(export_dir)
     assert isinstance(error.value, ValueError)
 
 
-@pytest.mark.parametrize('keep, left', [
-    (1, ['9']), (2, ['30', '9']), (3, ['30', '20', '9']), (9, ['30', '20', '10', '9'])])
+@pytest.mark.parametrize(
+    'keep, left',
+    [(1, ['9']), (2, ['30', '9']), (3, ['30', '20', '9']), (9, ['30', '20', '10', '9'])],
+)
 def test_remove_old(save, tmp_path, keep, left):
     """The export in question stays, whatever its number; what is no complete export isn't touched."""
     for name in ('9', '10', '20', '30'):
@@ -127,7 +154,9 @@ def test_remove_old(save, tmp_path, keep, left):
     (tmp_path / 'exports' / 'notes').write_text('')
     removed = exports.remove_old(tmp_path / 'exports' / '9', keep)
     assert [os.path.basename(path) for path in exports.complete(tmp_path / 'exports')] == left
-    assert [os.path.basename(path) for path in removed] == [n for n in ('30', '20', '10') if n not in left]
+    assert [os.path.basename(path) for path in removed] == [
+        n for n in ('30', '20', '10') if n not in left
+    ]
     assert sorted(os.listdir(tmp_path / 'exports')) == sorted([*left, '40', 'notes'])
 
 
@@ -146,7 +175,11 @@ def test_remove_old_keeps_the_export_however_its_path_is_written(save, tmp_path,
 
 def test_paths_of_each_kind(save, tmp_path):
     export_dir = save(linear, path=tmp_path / 'exports' / '7')
-    for path in (tmp_path / 'exports', str(tmp_path / 'exports'), os.fsencode(tmp_path / 'exports')):
+    for path in (
+        tmp_path / 'exports',
+        str(tmp_path / 'exports'),
+        os.fsencode(tmp_path / 'exports'),
+    ):
         assert exports.latest(path) == export_dir and list(exports.complete(path)) == [export_dir]
     for path in (tmp_path / 'nothing', tmp_path):
         with pytest.raises(FileNotFoundError, match=str(path)):

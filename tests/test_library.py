@@ -1,4 +1,5 @@
 """What may depend on what, what an import loads and prints, and the wheel."""
+
 import ast
 import glob
 import importlib.metadata
@@ -8,12 +9,13 @@ import sys
 import zipfile
 
 import pytest
-
 from conftest import ROOT
 from saved_models import linear, save  # noqa: F401
 
 if sys.version_info < (3, 10):
-    pytest.skip('tells what is in the standard library from Python 3.10 on', allow_module_level=True)
+    pytest.skip(
+        'tells what is in the standard library from Python 3.10 on', allow_module_level=True
+    )
 
 LIBRARY = {'estimator_inference', 'tensorflow', 'numpy', 'google'}
 SUPPORT = LIBRARY - {'google'} | {'support'}
@@ -23,7 +25,9 @@ PRIVATE_NAMES = ('_private_api.py', 'tf1.py')
 
 
 def files_of(*patterns):
-    paths = [path for pattern in patterns for path in sorted(glob.glob(os.path.join(ROOT, pattern)))]
+    paths = [
+        path for pattern in patterns for path in sorted(glob.glob(os.path.join(ROOT, pattern)))
+    ]
     assert paths
     return pytest.mark.parametrize('path', paths, ids=lambda path: os.path.relpath(path, ROOT))
 
@@ -38,8 +42,11 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f'{path} imports relatively'
             yield from (f'{node.module}.{alias.name}' for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == 'importlib.import_module' and isinstance(
-                node.args[0], ast.Constant):
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) == 'importlib.import_module'
+            and isinstance(node.args[0], ast.Constant)
+        ):
             yield node.args[0].value
 
 
@@ -50,7 +57,10 @@ def packages(path):
 @files_of('estimator_inference/*.py')
 def test_the_library_uses_tensorflow_and_numpy(path):
     """It knows nothing of the toy model, of flags or of scripts."""
-    more = {'tf1.py': {'tensorflow_estimator', 'tf_keras', 'keras'}, 'remote.py': {'grpc', 'tensorflow_serving'}}
+    more = {
+        'tf1.py': {'tensorflow_estimator', 'tf_keras', 'keras'},
+        'remote.py': {'grpc', 'tensorflow_serving'},
+    }
     assert packages(path) <= LIBRARY | more.get(os.path.basename(path), set())
 
 
@@ -78,10 +88,16 @@ def test_what_goes_further_uses_support_and_the_library(path):
 
 @files_of('*.py', 'estimator_inference/*.py', 'support/*.py', 'iris/*.py', 'beyond/*.py')
 def test_private_names_of_tensorflow_stand_in_two_files(path):
-    if os.path.dirname(path).endswith('estimator_inference') and os.path.basename(path) in PRIVATE_NAMES:
+    if (
+        os.path.dirname(path).endswith('estimator_inference')
+        and os.path.basename(path) in PRIVATE_NAMES
+    ):
         return
-    assert not [name for name in imports(path)
-                if name.startswith('tensorflow.python') or name.startswith('tensorflow') and '._' in name]
+    assert not [
+        name
+        for name in imports(path)
+        if name.startswith('tensorflow.python') or name.startswith('tensorflow') and '._' in name
+    ]
     with open(path, encoding='utf-8') as file:
         tree = ast.parse(file.read())
     for node in ast.walk(tree):
@@ -90,33 +106,55 @@ def test_private_names_of_tensorflow_stand_in_two_files(path):
             private = [name for name in names if name.startswith('_') and not name.endswith('__')]
             assert not (private and names[0] in ('tf', 'tf2', 'tensorflow')), ast.unparse(node)
             # What is TensorFlow's own by its name, whatever holds it: a session, a graph, an Estimator.
-            assert not (private and {'session', 'graph', 'estimator', 'context'} & set(names[:-1])), ast.unparse(node)
+            assert not (
+                private and {'session', 'graph', 'estimator', 'context'} & set(names[:-1])
+            ), ast.unparse(node)
 
 
 # What an import loads and prints.
 
+
 def python(code, *args, path=ROOT, **environ):
     """Runs code in a process of its own, away from the repository; returns its stdout and its stderr."""
-    clean = {key: value for key, value in os.environ.items() if key not in ('TF_USE_LEGACY_KERAS', 'PYTHONWARNINGS')}
-    done = subprocess.run([sys.executable, '-c', code, *args], cwd='/', text=True, capture_output=True, timeout=300,
-                          env={**clean, 'PYTHONPATH': str(path), **environ})
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('TF_USE_LEGACY_KERAS', 'PYTHONWARNINGS')
+    }
+    done = subprocess.run(
+        [sys.executable, '-c', code, *args],
+        cwd='/',
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env={**clean, 'PYTHONPATH': str(path), **environ},
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
 
-LOADED = "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'numpy', 'google', 'keras', " \
-         "'tf_keras', 'tensorflow_estimator', 'grpc', 'support', 'model', 'quiet'}))\n"
+LOADED = (
+    "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'numpy', 'google', 'keras', "
+    "'tf_keras', 'tensorflow_estimator', 'grpc', 'support', 'model', 'quiet'}))\n"
+)
 
 
 def lines(stderr):
     """What is on stderr, but for lines of TensorFlow's C++."""
-    cpp = [line for line in stderr.splitlines() if line[:1] in 'IWE0123456789' and line[1:5].strip().isdigit()
-           or line[:4].isdigit() or line.startswith(('WARNING: All log messages', 'To enable the following'))]
+    cpp = [
+        line
+        for line in stderr.splitlines()
+        if line[:1] in 'IWE0123456789'
+        and line[1:5].strip().isdigit()
+        or line[:4].isdigit()
+        or line.startswith(('WARNING: All log messages', 'To enable the following'))
+    ]
     return [line for line in stderr.splitlines() if line not in cpp]
 
 
 def test_an_import_loads_what_it_needs_and_a_first_prediction_prints_nothing(save):
-    printed, said = python(f'''
+    printed, said = python(
+        f"""
 import sys, estimator_inference
 {LOADED}
 try:
@@ -128,7 +166,9 @@ print(predictor.from_saved_model(sys.argv[1])({{'x': [[1]]}})['y'].tolist())
 print([name for name in sys.modules if name.split('.')[0] in ('tensorflow_estimator', 'support', 'model', 'grpc')])
 print([name for name in sys.modules if name.startswith('estimator_inference.')
        and name.split('.')[1] in ('tf1', 'remote', 'fast_predict')])
-''', save(linear))
+""",
+        save(linear),
+    )
     nothing, error, *rest = printed.splitlines()
     assert nothing == '[]' and 'nothing' in error and 'expected one of' in error
     assert rest == ['[[4.0]]', '[]', '[]'] and lines(said) == []
@@ -137,14 +177,17 @@ print([name for name in sys.modules if name.startswith('estimator_inference.')
 @pytest.mark.slow
 def test_the_predictor_loads_no_keras(save):
     """Where TensorFlow's own import doesn't."""
-    printed, _ = python('''
+    printed, _ = python(
+        """
 import sys, tensorflow
 tensorflow.compat.v1.Session
 before = {name.split('.')[0] for name in sys.modules}
 from estimator_inference import predictor
 predictor.from_saved_model(sys.argv[1])({'x': [[1]]})
 print({name.split('.')[0] for name in sys.modules} - before - sys.stdlib_module_names)
-''', save(linear))
+""",
+        save(linear),
+    )
     assert printed == "{'estimator_inference'}\n"
 
 
@@ -152,17 +195,22 @@ print({name.split('.')[0] for name in sys.modules} - before - sys.stdlib_module_
 def test_a_first_prediction_prints_what_tensorflow_does(save):
     """Nothing that `import tensorflow` and a `tf.Session()` don't print too, but for lines of TensorFlow's C++."""
     _, plain = python('import tensorflow as tf\ntf.compat.v1.Session().close()')
-    printed, ours = python('''import sys
+    printed, ours = python(
+        """import sys
 from estimator_inference import predictor
 with predictor.from_saved_model(sys.argv[1]) as predict_fn:
-    predict_fn({'x': [[1]]})''', save(linear))
+    predict_fn({'x': [[1]]})""",
+        save(linear),
+    )
     assert printed == '' and lines(ours) == lines(plain) == []
 
 
-@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
+@pytest.mark.skipif(
+    not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it'
+)
 @pytest.mark.parametrize('calls', [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_predictions_do_not_grow_the_process(save, calls, script, tmp_path):
-    (tmp_path / 'program.py').write_text(f'''
+    (tmp_path / 'program.py').write_text(f"""
 import os, sys
 from estimator_inference import FastPredict, predictor, tf
 
@@ -180,12 +228,15 @@ with predictor.from_saved_model(sys.argv[1]) as predict_fn, \\
                 before = megabytes()
             ask(i)
         print(megabytes() - before)
-''')
+""")
     process = script(str(tmp_path / 'program.py'), save(linear), cwd='/')
-    assert [float(grown) < 20 for grown in process.stdout.splitlines()] == [True, True], process.stderr
+    assert [float(grown) < 20 for grown in process.stdout.splitlines()] == [True, True], (
+        process.stderr
+    )
 
 
 # The wheel.
+
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
@@ -199,8 +250,23 @@ def wheel(tmp_path_factory):
         (source / room).mkdir()
         for path in glob.glob(os.path.join(ROOT, room, '*.py')):
             (source / room / os.path.basename(path)).write_bytes(open(path, 'rb').read())
-    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '--no-index',
-                    '--wheel-dir', str(built), str(source)], check=True, timeout=300)
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'wheel',
+            '--quiet',
+            '--no-deps',
+            '--no-build-isolation',
+            '--no-index',
+            '--wheel-dir',
+            str(built),
+            str(source),
+        ],
+        check=True,
+        timeout=300,
+    )
     [path] = built.iterdir()
     return path
 
@@ -208,18 +274,39 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_library(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = [name for name in file.namelist() if '.dist-info/' not in name]
-        [metadata] = [file.read(name).decode() for name in file.namelist() if name.endswith('.dist-info/METADATA')]
-    assert sorted(names) == sorted(f'estimator_inference/{os.path.basename(path)}' for path in glob.glob(
-        os.path.join(ROOT, 'estimator_inference', '*.py')))
+        [metadata] = [
+            file.read(name).decode()
+            for name in file.namelist()
+            if name.endswith('.dist-info/METADATA')
+        ]
+    assert sorted(names) == sorted(
+        f'estimator_inference/{os.path.basename(path)}'
+        for path in glob.glob(os.path.join(ROOT, 'estimator_inference', '*.py'))
+    )
     assert 'Name: estimator-inference\n' in metadata and 'Apache-2.0' in metadata
     assert 'Requires-Dist: tensorflow>=' in metadata and 'Requires-Dist: numpy' in metadata
 
 
 def test_the_wheel_needs_tensorflow_and_numpy_alone(wheel, save, tmp_path):
     """The predictor does; what needs more says what to install."""
-    subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index', '--target',
-                    str(tmp_path / 'site'), str(wheel)], check=True, timeout=300)
-    printed, _ = python('''
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'install',
+            '--quiet',
+            '--no-deps',
+            '--no-index',
+            '--target',
+            str(tmp_path / 'site'),
+            str(wheel),
+        ],
+        check=True,
+        timeout=300,
+    )
+    printed, _ = python(
+        """
 import importlib.metadata, sys
 for name in 'tensorflow_estimator', 'tf_keras', 'grpc', 'tensorflow_serving':
     sys.modules[name] = None
@@ -244,9 +331,15 @@ try:
     estimator_inference.RemotePredictor('127.0.0.1:1', 'model')
 except ImportError as error:
     print(error)
-''', save(linear), path=tmp_path / 'site')
+""",
+        save(linear),
+        path=tmp_path / 'site',
+    )
     where, answer, tf, fast_predict, remote = printed.splitlines()
-    assert where == str(tmp_path / 'site' / 'estimator_inference' / '__init__.py') and answer == '[[4.0]]'
+    assert (
+        where == str(tmp_path / 'site' / 'estimator_inference' / '__init__.py')
+        and answer == '[[4.0]]'
+    )
     if not importlib.metadata.version('tensorflow').startswith('2.15.'):  # which itself requires it
         assert 'tensorflow-estimator' in tf and 'install' in tf
     assert fast_predict == 'FastPredict'  # it takes an Estimator, and makes none

@@ -1,4 +1,5 @@
 """Post A's listings one after the other, in our words: they run with nothing but their import lines changed."""
+
 import functools
 import pathlib
 
@@ -18,7 +19,9 @@ def model_fn(features, labels, mode, params):
     if mode == tf.estimator.ModeKeys.EVAL:
         return tf.estimator.EstimatorSpec(mode, loss=loss)
     if mode == tf.estimator.ModeKeys.TRAIN:
-        train_op = tf.train.AdamOptimizer(learning_rate=0.5).minimize(loss, global_step=tf.train.get_global_step())
+        train_op = tf.train.AdamOptimizer(learning_rate=0.5).minimize(
+            loss, global_step=tf.train.get_global_step()
+        )
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=train_op)
     raise NotImplementedError(mode)
 
@@ -30,7 +33,8 @@ def train_generator_fn():
 
 def train_input_fn():
     dataset = tf.data.Dataset.from_generator(
-        train_generator_fn, output_types=(tf.float32, tf.float32), output_shapes=(2, 1))
+        train_generator_fn, output_types=(tf.float32, tf.float32), output_shapes=(2, 1)
+    )
     return dataset.batch(20).repeat(20)  # the post: 200 times
 
 
@@ -40,14 +44,17 @@ def my_service():
 
 
 def example_input_fn(number):
-    dataset = tf.data.Dataset.from_generator(lambda: iter([[number, number]]), output_types=tf.float32, output_shapes=2)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter([[number, number]]), output_types=tf.float32, output_shapes=2
+    )
     return dataset.batch(1).make_one_shot_iterator().get_next(), None
 
 
 def serving_input_receiver_fn():
     number = tf.placeholder(dtype=tf.float32, shape=[None, 1], name='number')
     return tf.estimator.export.ServingInputReceiver(
-        features=tf.tile(number, multiples=[1, 2]), receiver_tensors={'number': number})
+        features=tf.tile(number, multiples=[1, 2]), receiver_tensors={'number': number}
+    )
 
 
 def test_listings_of_post_a(tmp_path, monkeypatch):
@@ -62,7 +69,11 @@ def test_listings_of_post_a(tmp_path, monkeypatch):
             predicted.append(prediction)
 
     estimator.export_saved_model('saved_model', serving_input_receiver_fn)
-    subdirs = [path for path in pathlib.Path('saved_model').iterdir() if path.is_dir() and 'temp' not in str(path)]
+    subdirs = [
+        path
+        for path in pathlib.Path('saved_model').iterdir()
+        if path.is_dir() and 'temp' not in str(path)
+    ]
     latest = str(sorted(subdirs)[-1])
     predict_fn = predictor.from_saved_model(latest)
     served = []

@@ -2,15 +2,14 @@
 
 By 16 threads in the slow tests, and by 4 in the others.
 """
+
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
-
 from conftest import ROOT, Process, slow
-
 
 # What is opened, and by how many threads it is used.
 SLOW_KINDS = ['FastPredict 16', 'frozen 16', 'in the pool 16', 'from_estimator 16']
@@ -18,7 +17,7 @@ each_kind = pytest.mark.parametrize('kind', ['FastPredict 4', 'frozen 4', *slow(
 DUMPS = 'Traceback', 'terminate called', 'Fatal', 'core dumped', 'Segmentation', 'Exception ignored'
 
 # Integers that float32 holds: answers are exact. Each question is another, so that no answer fits two.
-HEAD = f'''
+HEAD = f"""
 import gc, multiprocessing, os, signal, sys, threading, time, warnings
 sys.path.insert(0, {ROOT!r})
 warnings.simplefilter('ignore', DeprecationWarning)  # that fork and threads don't go together is what is tested
@@ -85,7 +84,7 @@ if count:
         thread.start()
     while min(calls) <= 10 and errors == [None] * count:
         time.sleep(.1)
-'''
+"""
 
 
 @pytest.fixture(scope='module')
@@ -106,12 +105,20 @@ def python(tmp_path_factory):
             finally:
                 process.kill()
             return process.returncode, process.stdout, process.stderr
-        done = subprocess.run([sys.executable, path, *args], cwd=directory, text=True, capture_output=True,
-                              timeout=timeout)
+        done = subprocess.run(
+            [sys.executable, path, *args],
+            cwd=directory,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+        )
         return done.returncode, done.stdout, done.stderr
 
-    made = run("estimator.train(lambda: tf.data.Dataset.from_tensors(0), steps=1)\n"
-               "estimator.export_saved_model('export', receiver_fn)", 'nothing 0')
+    made = run(
+        'estimator.train(lambda: tf.data.Dataset.from_tensors(0), steps=1)\n'
+        "estimator.export_saved_model('export', receiver_fn)",
+        'nothing 0',
+    )
     assert made[0] == 0, made
     return run
 
@@ -120,11 +127,16 @@ def assert_clean(returncode, stderr):
     assert returncode == 0 and not [text for text in DUMPS if text in stderr], stderr
 
 
-@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it')
-@pytest.mark.parametrize('kind, warm_up, seconds', [
-    ('FastPredict 4', 1, 2), ('frozen 4', 1, 2), *slow(*((kind, 5, 20) for kind in SLOW_KINDS))])
+@pytest.mark.skipif(
+    not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it'
+)
+@pytest.mark.parametrize(
+    'kind, warm_up, seconds',
+    [('FastPredict 4', 1, 2), ('frozen 4', 1, 2), *slow(*((kind, 5, 20) for kind in SLOW_KINDS))],
+)
 def test_answers_and_memory(python, kind, warm_up, seconds):
-    returncode, printed, stderr = python(f'''
+    returncode, printed, stderr = python(
+        f"""
 time.sleep({warm_up})
 before = megabytes()
 time.sleep({seconds - warm_up})
@@ -132,16 +144,21 @@ after, counts = megabytes(), list(calls)
 end_threads()
 assert errors == [None] * count, errors
 print(sum(counts), before, after)
-''', kind)
+""",
+        kind,
+    )
     assert_clean(returncode, stderr)
     calls, before, after = map(float, printed.split())
-    print(f'{kind}: {calls:,.0f} calls in {seconds} s, {before:.1f} MB after {warm_up} s, {after:.1f} MB at the end')
+    print(
+        f'{kind}: {calls:,.0f} calls in {seconds} s, {before:.1f} MB after {warm_up} s, {after:.1f} MB at the end'
+    )
     assert after - before < 2
 
 
 @pytest.mark.parametrize('kind', ['FastPredict 4', *slow(*SLOW_KINDS)])
 def test_forks_meanwhile(python, kind):
-    returncode, _, stderr = python('''
+    returncode, _, stderr = python(
+        """
 def is_refused():
     for do in (lambda: ask([[1, 2]]), lambda: ask([[1, 2]] * 1000), open_one):
         try:
@@ -174,13 +191,18 @@ for child in children:
     assert status == 0, (children.index(child), status)
 end_threads()
 assert errors == [None] * count, errors
-''', kind, timeout=420, forked=False)
+""",
+        kind,
+        timeout=420,
+        forked=False,
+    )
     assert_clean(returncode, stderr)
 
 
 @each_kind
 def test_a_pool_forks_meanwhile(python, kind):
-    returncode, printed, stderr = python('''
+    returncode, printed, stderr = python(
+        """
 def is_refused(i):
     try:
         ask([[i, i]])
@@ -190,43 +212,62 @@ def is_refused(i):
 with multiprocessing.get_context('fork').Pool(2) as pool:
     print(pool.map_async(is_refused, range(10)).get(60))
 end_threads()
-''', kind)
+""",
+        kind,
+    )
     assert_clean(returncode, stderr)
     assert printed == f'{[True] * 10}\n'
 
 
 @pytest.mark.parametrize('kind', ['FastPredict 4', *slow(*SLOW_KINDS)])
 @pytest.mark.parametrize('daemon', ['daemon', *slow('not')])
-@pytest.mark.parametrize('code, expected', [
-    ('pass', 0), *slow(
-        ('os.kill(os.getpid(), signal.SIGINT); time.sleep(60)', -signal.SIGINT),
-        ('raise SystemExit(3)', 3), ('os._exit(4)', 4),
-        ('os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM))],
-    ids=['return', 'SIGINT', 'SystemExit', '_exit', 'SIGTERM'])
+@pytest.mark.parametrize(
+    'code, expected',
+    [
+        ('pass', 0),
+        *slow(
+            ('os.kill(os.getpid(), signal.SIGINT); time.sleep(60)', -signal.SIGINT),
+            ('raise SystemExit(3)', 3),
+            ('os._exit(4)', 4),
+            ('os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM),
+        ),
+    ],
+    ids=['return', 'SIGINT', 'SystemExit', '_exit', 'SIGTERM'],
+)
 def test_ends_meanwhile(python, kind, daemon, code, expected):
-    others_end = 'threading.Thread(target=lambda: (threading.main_thread().join(), stop.set())).start()\n'
-    returncode, _, stderr = python((others_end if daemon == 'not' else '') + code, kind, daemon, forked=False)
+    others_end = (
+        'threading.Thread(target=lambda: (threading.main_thread().join(), stop.set())).start()\n'
+    )
+    returncode, _, stderr = python(
+        (others_end if daemon == 'not' else '') + code, kind, daemon, forked=False
+    )
     assert returncode == expected, stderr
     for text in DUMPS:
-        assert text not in stderr or text == 'Traceback' and expected == -signal.SIGINT, stderr  # KeyboardInterrupt's
+        assert text not in stderr or text == 'Traceback' and expected == -signal.SIGINT, (
+            stderr
+        )  # KeyboardInterrupt's
 
 
 @each_kind
 def test_closes_meanwhile(python, kind):
-    returncode, _, stderr = python('''
+    returncode, _, stderr = python(
+        """
 opened.close()
 for thread in threads:
     thread.join(60)
 assert not any(thread.is_alive() for thread in threads)
 assert all(isinstance(error, (RuntimeError, tf.errors.OpError)) for error in errors), errors
 end_threads()
-''', kind)
+""",
+        kind,
+    )
     assert_clean(returncode, stderr)
 
 
 def test_a_fork_after_tensorflow_was_used_by_other_means(python):
     """What is opened in the child then is an error instead of hanging; forked before that, it works."""
-    returncode, printed, stderr = python('''
+    returncode, printed, stderr = python(
+        '''
 import tensorflow
 
 def in_child(function):
@@ -279,7 +320,9 @@ def using(kind_):
 kinds = ['FastPredict', 'frozen', 'from_estimator']
 for use in (lambda: None, plain_session, estimators_own, eager, *map(using, kinds)):
     print(in_child(lambda: (use(), opens())[1]))
-''', 'nothing 0')
+''',
+        'nothing 0',
+    )
     assert_clean(returncode, stderr)
     first, *others = printed.splitlines()
     assert first == "['[7.0, 9.0]', '[[7.0, 9.0]]', '[[7.0, 9.0]]']"

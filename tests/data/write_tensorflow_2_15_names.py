@@ -5,6 +5,7 @@
 
 Of tensorflow.python.estimator, which isn't public, it prints the modules that code imports.
 """
+
 from __future__ import annotations
 
 import pkgutil
@@ -19,12 +20,25 @@ def public_names(prefix: str, module: types.ModuleType) -> list[str]:
     for name in sorted(dir(module)):
         if not name.startswith('_'):
             member, full_name = getattr(module, name), f'{prefix}.{name}'
-            names += [full_name, *(public_names(full_name, member) if isinstance(member, types.ModuleType) else [])]
+            names += [
+                full_name,
+                *(public_names(full_name, member) if isinstance(member, types.ModuleType) else []),
+            ]
     return names
 
 
-for prefix in ('compat.v1.estimator', 'compat.v1.keras.estimator', 'compat.v2.estimator', 'compat.v2.keras.estimator',
-               'estimator', 'keras.estimator'):
-    print('\n'.join(public_names(f'tensorflow.{prefix}', pkgutil.resolve_name(f'tensorflow:{prefix}'))))
+for prefix in (
+    'compat.v1.estimator',
+    'compat.v1.keras.estimator',
+    'compat.v2.estimator',
+    'compat.v2.keras.estimator',
+    'estimator',
+    'keras.estimator',
+):
+    print(
+        '\n'.join(
+            public_names(f'tensorflow.{prefix}', pkgutil.resolve_name(f'tensorflow:{prefix}'))
+        )
+    )
 for module in pkgutil.walk_packages(estimator.__path__, 'tensorflow.python.estimator.'):
     print(module.name)
