@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow
-from saved_models import assert_same, double, linear, save, session_run, signature_def, variable  # noqa: F401
+from conftest import assert_same, double, linear, save, session_run, signature_def, variable  # noqa: F401
 from test_fast_predict import ask_until, no_garbage_collection, on_alarm
 
 from estimator_inference import predictor, tf

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from saved_models import double, linear, save  # noqa: F401
+from conftest import double, linear, save  # noqa: F401
 
 from estimator_inference import exports, predictor, tf
 

@@ -9,8 +9,7 @@ import sys
 import zipfile
 
 import pytest
-from conftest import ROOT
-from saved_models import linear, save  # noqa: F401
+from conftest import ROOT, linear, save  # noqa: F401
 
 if sys.version_info < (3, 10):
     pytest.skip(

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow
-from saved_models import (
+from conftest import (
     assert_same,
     double,
     echo,
