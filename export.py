@@ -1,31 +1,32 @@
-"""Exports the newest checkpoint as a SavedModel, which needs neither model.py nor Estimator any more.
+"""Exports the newest checkpoint as a SavedModel, which needs neither model.py nor Estimator.
 
     python export.py
 
 writes it to saved_model/<timestamp>/.
 """
 
-from support import script  # first, since it keeps TensorFlow's start-up noise off the screen
-from estimator_inference import exports, tf
+import support
+from estimator_inference import tf
 from model import model_fn
 
 
 def serving_input_receiver_fn():
-    """Returns the receiver: one placeholder `number`, float32 [None, 1], and the features [None, 2] made of it."""
-    number = tf.placeholder(tf.float32, [None, 1], 'number')
-    features = tf.tile(number, [1, 2])
+    """Returns the receiver of a placeholder `number`, float32 [None, 1]: features [None, 2]."""
+    number = tf.placeholder(dtype=tf.float32, shape=[None, 1], name='number')
+    features = tf.tile(number, multiples=[1, 2])
     return tf.estimator.export.ServingInputReceiver(features, receiver_tensors={'number': number})
 
 
-@script(reads='model', writes='saved_model')
-def main(args):
-    estimator = tf.estimator.Estimator(model_fn, args.model_dir, params=args.params)
-    export_dir = estimator.export_saved_model(args.export_dir, serving_input_receiver_fn).decode()
-    exports.write_checksum(
-        export_dir
-    )  # a damaged export is then refused, instead of answering wrong
-    print(f'Exported {estimator.latest_checkpoint()} to {export_dir}')
+def main(argv=None):
+    args = support.parser(__doc__, model_dir='model', export_dir='saved_model').parse_args(argv)
+
+    estimator = tf.estimator.Estimator(
+        model_fn, args.model_dir, params=support.params(args.model_dir)
+    )
+    export_dir = estimator.export_saved_model(args.export_dir, serving_input_receiver_fn)
+
+    print(f'Exported {estimator.latest_checkpoint()} to {export_dir.decode()}')
 
 
 if __name__ == '__main__':
-    main()
+    support.run(main)

@@ -1,18 +1,15 @@
-"""Predicts with `Estimator.predict`, called for each number as it comes: the problem that the posts set out to solve.
+"""Predicts with `Estimator.predict`, called for each number as it comes: the posts' first attempt.
 
     python predict.py
 
-The log shows why it is slow: each call builds the graph again and restores the checkpoint from disk, a line
-`Restoring parameters from model/model.ckpt-1000` for each number.
+The log shows the problem: each call builds the graph again and restores the checkpoint from disk,
+a line `Restoring parameters from model/model.ckpt-1000` for each number.
 """
 
 import functools
 import time
 
-from support import (
-    report,
-    script,
-)  # first, since it keeps TensorFlow's start-up noise off the screen
+import support
 from estimator_inference import tf
 from model import model_fn
 
@@ -35,9 +32,12 @@ def get_prediction(estimator, number):
     return prediction
 
 
-@script(reads='model', examples=10)
-def main(args):
-    estimator = tf.estimator.Estimator(model_fn, args.model_dir, params=args.params)
+def main(argv=None):
+    args = support.parser(__doc__, model_dir='model', examples=10).parse_args(argv)
+
+    estimator = tf.estimator.Estimator(
+        model_fn, args.model_dir, params=support.params(args.model_dir)
+    )
 
     predictions, times = {}, []
     for nb in my_service(args.examples):
@@ -45,8 +45,8 @@ def main(args):
         predictions[nb] = get_prediction(estimator, nb)
         times.append(time.perf_counter() - start)
 
-    report('predict.py', predictions, times)
+    support.report('predict.py', predictions, times)
 
 
 if __name__ == '__main__':
-    main()
+    support.run(main)

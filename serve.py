@@ -1,4 +1,4 @@
-"""Predicts with the newest export and a predictor: the posts' good way. No Estimator, no model.py.
+"""Predicts with the newest export and a predictor: the posts' good way. It needs no model.py.
 
 python serve.py
 """
@@ -6,11 +6,8 @@ python serve.py
 import pathlib
 import time
 
-from support import (
-    report,
-    script,
-)  # first, since it keeps TensorFlow's start-up noise off the screen
-from estimator_inference import exports, predictor
+import support
+from estimator_inference import predictor
 
 
 def my_service(examples):
@@ -19,26 +16,34 @@ def my_service(examples):
         yield number
 
 
-@script(reads='saved_model', examples=10_000)
-def main(args):
-    # Complete: neither temp-<timestamp>/, which an export is until it is written, nor one that is copied at half.
-    subdirs = [
-        path for path in pathlib.Path(args.export_dir).iterdir() if exports.is_complete(path)
-    ]
+def main(argv=None):
+    args = support.parser(__doc__, export_dir='saved_model', examples=10_000).parse_args(argv)
+
+    # Not temp-<timestamp>, as Estimator names an export until it is whole.
+    subdirs = [path for path in pathlib.Path(args.export_dir).glob('*') if path.name.isdecimal()]
+    if not subdirs:
+        raise support.Error(
+            f'no export in {args.export_dir}: run python export.py --export-dir {args.export_dir}'
+        )
     latest = str(max(subdirs, key=lambda path: int(path.name)))
     print(f'Serving {latest}')
-    predict_fn = predictor.from_saved_model(
-        latest
-    )  # or, from the Estimator itself, predictor.from_estimator
+    predict_fn = predictor.from_saved_model(latest)  # or, without an export, from_estimator
+    if 'number' not in predict_fn.feed_tensors:
+        raise support.Error(f"expected an export with the input 'number', got {predict_fn}")
+    hidden = 'hidden' in predict_fn.fetch_tensors  # post B's model
 
     predictions, times = {}, []
     for nb in my_service(args.examples):
         start = time.perf_counter()
-        predictions[nb] = predict_fn({'number': [[nb]]})['output']
+        pred = predict_fn({'number': [[nb]]})
         times.append(time.perf_counter() - start)
+        if hidden:
+            predictions[nb] = {'hidden': pred['hidden'], 'predictions': pred['predictions']}
+        else:
+            predictions[nb] = pred['output']
 
-    report('serve.py', predictions, times)
+    support.report('serve.py', predictions, times)
 
 
 if __name__ == '__main__':
-    main()
+    support.run(main)

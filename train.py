@@ -1,11 +1,12 @@
 """Trains the posts' model on the 100 examples [n, n] -> [2n], n = 0..99.
 
-    python train.py
+    python train.py                                            post A's model
+    python train.py --hidden-units 4 --model-dir hidden/model  post B's, with a hidden layer
 
-leaves checkpoints in model/. Run again, it goes on from the last one, after being killed for instance.
+leaves checkpoints in model/. Run again, it goes on from the last one.
 """
 
-from support import script  # first, since it keeps TensorFlow's start-up noise off the screen
+import support
 from estimator_inference import tf
 from model import model_fn
 
@@ -17,24 +18,26 @@ def train_generator_fn():
 
 
 def train_input_fn():
-    """Returns batches of features, float32 [20, 2], and labels, float32 [20, 1]: 1,000 of them."""
+    """Returns 1,000 batches of features, float32 [20, 2], and labels, float32 [20, 1]."""
     dataset = tf.data.Dataset.from_generator(
-        train_generator_fn, (tf.float32, tf.float32), ([2], [1])
+        train_generator_fn, output_types=(tf.float32, tf.float32), output_shapes=([2], [1])
     )
-    # The posts take the examples in order: whether that converges depends on the initial weights. Shuffled, it does.
+    # The posts take the examples in order, which doesn't converge from all initial weights.
     return dataset.shuffle(100).batch(20).repeat(200)
 
 
-@script(
-    writes='model', steps=None, seed=1, hidden_units=None
-)  # makes flags of these; args.params is for model_fn
-def main(args):
+def main(argv=None):
+    args = support.parser(__doc__, model_dir='model', hidden_units=None, seed=1).parse_args(argv)
+
     config = tf.estimator.RunConfig(tf_random_seed=args.seed, save_checkpoints_steps=250)
-    estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params=args.params)
-    for _ in range(0, args.steps, 1000):  # once; with a hidden layer three times
-        estimator.train(train_input_fn, max_steps=args.steps)
-    print(f'Trained on {args.device}: {estimator.latest_checkpoint()}')
+    params = {'hidden_units': args.hidden_units}
+    estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params)
+    estimator.train(train_input_fn, max_steps=1000)
+
+    if support.params(args.model_dir).get('hidden_units') != args.hidden_units:
+        raise support.Error(f'{args.model_dir} has another model: choose another --model-dir')
+    print(f'Trained on {support.device()}: {estimator.latest_checkpoint()}')
 
 
 if __name__ == '__main__':
-    main()
+    support.run(main)
