@@ -3,7 +3,6 @@
 python serve.py
 """
 
-import pathlib
 import time
 
 from support import (
@@ -21,11 +20,7 @@ def my_service(examples):
 
 @script(reads='saved_model', examples=10_000)
 def main(args):
-    # Complete: neither temp-<timestamp>/, which an export is until it is written, nor one that is copied at half.
-    subdirs = [
-        path for path in pathlib.Path(args.export_dir).iterdir() if exports.is_complete(path)
-    ]
-    latest = str(max(subdirs, key=lambda path: int(path.name)))
+    latest = exports.latest(args.export_dir)
     print(f'Serving {latest}')
     predict_fn = predictor.from_saved_model(
         latest

@@ -27,7 +27,6 @@ COUNTS = [
     ('iris.train', '--seed'),
     ('iris.remote', '--port'),
     ('iris.remote', '--timeout'),
-    ('beyond.export', '--keep'),
     ('beyond.serve', '--examples'),
     ('beyond.train_and_evaluate', '--steps'),
     ('beyond.train_and_evaluate', '--hidden-units'),
@@ -157,7 +156,7 @@ def test_directories_of_any_name(trained, name, capsys):
     train.main([f'--model-dir={name}', '--steps=1'])
     shutil.copytree(trained, name, dirs_exist_ok=True)
     export.main([f'--model-dir={name}', f'--export-dir={name}'])
-    beyond_export.main([f'--model-dir={name}', f'--export-dir={name}', '--keep=1'])
+    beyond_export.main([f'--model-dir={name}', f'--export-dir={name}'])
     predict.main([f'--model-dir={name}', '--examples=1'])
     fast_predict.main([f'--model-dir={name}', '--examples=2'])
     serve.main([f'--export-dir={name}', '--examples=2'])
