@@ -33,7 +33,7 @@ def latest(export_dir_base: Path) -> str:
             export_dir = os.path.join(base, name)
             if tf.saved_model.contains_saved_model(export_dir):
                 return export_dir
-    raise FileNotFoundError(f'no export in {base}: expected {os.path.join(base, "<number>")}')
+    raise FileNotFoundError(f'no export in {base}')
 
 
 def read(export_dir: Path) -> saved_model_pb2.SavedModel:

@@ -182,7 +182,7 @@ def test_an_export_of_another_model_is_refused(tmp_path, ends):
     assert "takes ['x'] and gives ['nonsense']" in ends(serve, '--export-dir', tmp_path / '2')
     assert (
         ends(serve, '--export-dir', tmp_path / '3')
-        == f'no directory {tmp_path}/3: run {command("export.py", "--export-dir", str(tmp_path / "3"))}'
+        == f'no export in {tmp_path}/3: run {command("export.py", "--export-dir", str(tmp_path / "3"))}'
     )
 
 

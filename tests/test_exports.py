@@ -55,7 +55,7 @@ def test_latest_is_the_one_with_the_highest_number(save, tmp_path):
     for name in names:
         assert exports.latest(str(tmp_path / 'exports')) == str(tmp_path / 'exports' / name)
         remove(tmp_path / 'exports' / name)
-    with pytest.raises(OSError, match=f'no complete export in {tmp_path}/exports'):
+    with pytest.raises(OSError, match=f'no export in {tmp_path}/exports'):
         exports.latest(str(tmp_path / 'exports'))
 
 

@@ -176,7 +176,7 @@ def test_hints_lead_from_nothing_to_an_answer(script, tmp_path):
 
     os.rename(tmp_path / "a b'c", tmp_path / 'model')
     process = script('serve.py')
-    [hint] = re.findall('^no directory saved_model: run (.*)\n$', process.stderr)
+    [hint] = re.findall('^no export in saved_model: run (.*)\n$', process.stderr)
     assert shell(hint, tmp_path).stdout.startswith('Exported model/model.ckpt-1 to saved_model/')
     assert re.search(
         r'^f\(100\) = .*, expected 200: the model has not learned 2x\n$', script('serve.py').stderr
