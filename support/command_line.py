@@ -226,11 +226,6 @@ def _faults_as_lines(args, reads, writes):
         elif damaged:
             sys.exit(f'{error}: choose another --model-dir')
         raise
-    except remote.Unreachable as error:
-        compose = shlex.quote(errors.from_here(os.path.join(errors.ROOT, 'serving/compose.yaml')))
-        sys.exit(
-            f'{error}: start one with docker compose -f {compose} up, or name another host and port'
-        )
     except (errors.Fault, remote.RemoteError) as error:
         sys.exit(str(error))
     except (
