@@ -36,8 +36,7 @@ def main(args):
     url = f'http://{address}' if args.rest else address
     with RemotePredictor(url, args.model, timeout=args.timeout) as client:
         answer = client.classify(to_examples(FLOWERS))
-    classes = [[label.decode() for label in labels] for labels in answer['classes']]
-    print(table(classes, answer['scores']))
+    print(table(answer['classes'], answer['scores']))
     print(f'Answered by the model {args.model!r} at {address}')
 
 
