@@ -35,7 +35,7 @@ except ModuleNotFoundError:
 TIMEOUT = 10  # seconds, as in "Serve TensorFlow Estimator with SavedModel"
 Code = Literal['unreachable', 'late', 'unknown model', 'refused', 'bad answer']
 Example = Union[tf.train.Example, Mapping[str, Any]]
-_MALFORMED = (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+_MALFORMED = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 class RemoteError(OSError):
@@ -143,13 +143,13 @@ class RemotePredictor:
         protos = _examples(examples)
         rows = self._server.classify(protos)
         with self._server.reading():
+            _check_count(rows, protos)
             labels = [[label for label, _ in row] for row in rows]
+            scores = [[score for _, score in row] for row in rows]
             answer = {
                 'classes': _from_json(labels, _CLASSES),
-                'scores': _from_json([[score for _, score in row] for row in rows], _SCORES),
+                'scores': _from_json(scores, _SCORES),
             }
-            if len(rows) != len(protos):
-                raise ValueError(f'{len(rows)} results for {len(protos)} examples')
         return {key: answer[key] for key in answer if key in self._fetches}
 
     def regress(self, examples: Iterable[Example]) -> dict[str, Any]:
@@ -157,11 +157,10 @@ class RemotePredictor:
         protos = _examples(examples)
         values = self._server.regress(protos)
         with self._server.reading():
-            if len(values) != len(protos):
-                raise ValueError(f'{len(values)} results for {len(protos)} examples')
+            _check_count(values, protos)
             feed = self._fetches['outputs']
-            rank_2 = feed.tensor.shape.rank == 2
-            return {'outputs': _from_json([[v] for v in values] if rank_2 else values, feed)}
+            columns = [[value] for value in values] if feed.tensor.shape.rank == 2 else values
+            return {'outputs': _from_json(columns, feed)}
 
     def close(self) -> None:
         """Ends the connection."""
@@ -383,17 +382,17 @@ def _example(features: Mapping[str, Any]) -> Any:
         values = [] if value is None else np.asarray(value, object).ravel().tolist()
         try:
             feature = example.features.feature[name]
-            if not values:
-                continue
-            elif all(isinstance(each, (int, np.integer, np.bool_)) for each in values):
-                feature.int64_list.value.extend(values)
+            if all(isinstance(each, (int, np.integer, np.bool_)) for each in values):
+                feature.int64_list.value.extend(map(int, values))
             elif all(isinstance(each, (int, float, np.number)) for each in values):
-                feature.float_list.value.extend(values)
+                feature.float_list.value.extend(map(float, values))
             else:
                 feature.bytes_list.value.extend(map(tf.compat.as_bytes, values))
         except (TypeError, ValueError) as error:
             expected = 'expected numbers or strings'
             raise ValueError(f'feature {name!r}: {expected}, got {shown(value)}: {error}') from None
+        if not values:
+            del example.features.feature[name]
     return example
 
 
@@ -444,13 +443,17 @@ def _from_json(value: Any, feed: Feed) -> Any:
 
 
 def _text(value: Any) -> bytes:
-    if isinstance(value, str):
-        return value.encode()
-    return base64.b64decode(value['b64'], validate=True)
+    text = isinstance(value, str)
+    return value.encode() if text else base64.b64decode(value['b64'], validate=True)
 
 
 def _finite(number: str) -> float:
-    """Reads a number of JSON, where an infinite one is written as Infinity."""
+    """Reads a number of JSON, in which TensorFlow Serving writes an infinite one as Infinity."""
     if math.isinf(float(number)):
         raise OverflowError(f'{number} is no float64')
     return float(number)
+
+
+def _check_count(results: Any, examples: list[Any]) -> None:
+    if len(results) != len(examples):
+        raise ValueError(f'{len(results)} results for {len(examples)} examples')

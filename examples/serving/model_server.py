@@ -212,7 +212,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 value = [row[key] if is_object(row) else row for row in rows]
             else:
                 value = columns[key] if is_object(columns) else columns
-            request.inputs[key].CopyFrom(tf.make_tensor_proto(decoded(value), info.dtype))
+            array = np.asarray(decoded(value), tf.as_dtype(info.dtype).as_numpy_dtype)
+            request.inputs[key].CopyFrom(tf.make_tensor_proto(array))
         outputs = {}
         for key, tensor in self.service.Predict(request).outputs.items():
             array, is_bytes = tf.make_ndarray(tensor), key.endswith('_bytes')
