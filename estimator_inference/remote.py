@@ -143,24 +143,23 @@ class RemotePredictor:
         protos = _examples(examples)
         rows = self._server.classify(protos)
         with self._server.reading():
-            _check_count(rows, protos)
             labels = [[label for label, _ in row] for row in rows]
             scores = [[score for _, score in row] for row in rows]
-            answer = {
-                'classes': _from_json(labels, _CLASSES),
-                'scores': _from_json(scores, _SCORES),
-            }
-        return {key: answer[key] for key in answer if key in self._fetches}
+            shape, answer = [len(protos), None], {'classes': labels, 'scores': scores}
+            feeds = [
+                Feed('classes', tf.TensorSpec(shape, tf.string)),
+                Feed('scores', tf.TensorSpec(shape, tf.float32)),
+            ]
+            return {f.name: _from_json(answer[f.name], f) for f in feeds if f.name in self._fetches}
 
     def regress(self, examples: Iterable[Example]) -> dict[str, Any]:
         """Returns {'outputs': float32 [n, 1], or [n] if the signature has that}; see `classify`."""
         protos = _examples(examples)
         values = self._server.regress(protos)
         with self._server.reading():
-            _check_count(values, protos)
-            feed = self._fetches['outputs']
-            columns = [[value] for value in values] if feed.tensor.shape.rank == 2 else values
-            return {'outputs': _from_json(columns, feed)}
+            array = _from_json(values, Feed('outputs', tf.TensorSpec([len(protos)], tf.float32)))
+            rank = self.fetch_tensors['outputs'].shape.rank
+            return {'outputs': array[:, np.newaxis] if rank == 2 else array}
 
     def close(self) -> None:
         """Ends the connection."""
@@ -225,8 +224,9 @@ class _Grpc(_Server):
             answer = call(request, timeout=self.timeout)
         except grpc.RpcError as error:
             name = error.code().name
-            code = self.codes.get(name, 'refused')
-            raise self.error(code, f'{name}: {error.details()}') from None
+            raise self.error(
+                self.codes.get(name, 'refused'), f'{name}: {error.details()}'
+            ) from None
         with self.reading():
             return response_type.FromString(answer)
 
@@ -235,7 +235,8 @@ class _Grpc(_Server):
         answer = self.ask('GetModelMetadata', *types, metadata_field=['signature_def'])
         with self.reading():
             signatures = metadata_pb2.SignatureDefMap()
-            answer.metadata['signature_def'].Unpack(signatures)
+            if not answer.metadata['signature_def'].Unpack(signatures):
+                raise ValueError('no signatures')
             return signatures.signature_def
 
     def predict(self, arrays: Mapping[str, Any], _: list[str]) -> Any:
@@ -256,11 +257,7 @@ class _Grpc(_Server):
 
 
 class _Rest(_Server):
-    """With http.client: urllib3, requests and httpx bound each read, not a whole request.
-
-    Else little is needed of such a library: no redirect is followed, and each request has a
-    connection of its own.
-    """
+    """REST with http.client: the timeout of urllib3, requests and httpx is for each read alone."""
 
     codes = {404: 'unknown model', 503: 'unreachable', 504: 'late'}
 
@@ -279,7 +276,8 @@ class _Rest(_Server):
         connection = http.client.HTTPConnection(self.host, self.port)
         try:
             connection.sock = _connect(self.host, self.port, time.monotonic() + self.timeout)
-            connection.request('POST' if content else 'GET', path, content)
+            kind = {'Content-Type': 'application/json'}
+            connection.request('POST' if content else 'GET', path, content, kind)
             response = connection.getresponse()
             answer = b''.join(iter(lambda: response.read(1 << 16), b''))
         except socket.timeout:
@@ -294,8 +292,8 @@ class _Rest(_Server):
             reason = answer.decode(errors='replace')
             with contextlib.suppress(*_MALFORMED):
                 reason = json.loads(answer)['error']
-            code = self.codes.get(response.status, 'refused')
-            raise self.error(code, f'HTTP {response.status} {response.reason}: {reason}')
+            reason = f'HTTP {response.status} {response.reason}: {reason}'
+            raise self.error(self.codes.get(response.status, 'refused'), reason)
         with self.reading():
             return json.loads(answer, parse_float=_finite)[key]
 
@@ -324,26 +322,29 @@ class _Socket(socket.socket):
     deadline = 0.0
 
     def recv_into(self, *args: Any) -> int:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise socket.timeout
-        self.settimeout(left)
+        self.settimeout(_left(self.deadline))
         return super().recv_into(*args)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise socket.timeout
+    return left
 
 
 def _connect(host: str, port: int, deadline: float) -> _Socket:
     failure = OSError(f'{host} has no address')
     for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         try:
-            left = max(deadline - time.monotonic(), 0.001)
-            connected = socket.create_connection((str(address[0]), port), left)
+            connected = socket.create_connection((str(address[0]), port), _left(deadline))
         except OSError as error:
             failure = error
             continue
         sock = _Socket(fileno=connected.detach())
-        sock.settimeout(left)  # for what is sent
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as http.client does
         sock.deadline = deadline
+        sock.settimeout(_left(deadline))  # for what is sent
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as http.client does
         return sock
     raise failure
 
@@ -410,9 +411,6 @@ def _b64(value: bytes) -> dict[str, str]:
 
 # What a server sends: one of _MALFORMED for what isn't as the signature has it.
 
-_CLASSES = Feed('classes', tf.TensorSpec([None, None], tf.string))
-_SCORES = Feed('scores', tf.TensorSpec([None, None], tf.float32))
-
 
 def _from_proto(proto: Any, feed: Feed) -> Any:
     dtype = feed.tensor.dtype
@@ -452,8 +450,3 @@ def _finite(number: str) -> float:
     if math.isinf(float(number)):
         raise OverflowError(f'{number} is no float64')
     return float(number)
-
-
-def _check_count(results: Any, examples: list[Any]) -> None:
-    if len(results) != len(examples):
-        raise ValueError(f'{len(results)} results for {len(examples)} examples')
