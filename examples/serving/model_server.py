@@ -7,8 +7,6 @@ port 8501 of this machine, until Ctrl-C. It keeps to TensorFlow Serving's rules,
 errors, as its sources have them (tensorflow_serving/servables/tensorflow, util/json_tensor.cc).
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import functools
@@ -29,17 +27,12 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc as service_pb2_g
 
 from estimator_inference import exports, predictor, tf
 
-HTTP_STATUS = {
-    'INVALID_ARGUMENT': 400,
-    'FAILED_PRECONDITION': 400,
-    'OUT_OF_RANGE': 400,
-    'NOT_FOUND': 404,
-    'UNIMPLEMENTED': 501,
-}
-
 
 class Refused(Exception):
-    """A request that is answered with an error: (the name of a grpc.StatusCode, details)."""
+    """A request that is answered with an error: (details, the name of a grpc.StatusCode)."""
+
+    def __init__(self, details, code='INVALID_ARGUMENT'):
+        super().__init__(details, code)
 
 
 class Service:
@@ -49,97 +42,88 @@ class Service:
         self._models = models
 
     def Predict(self, request):
-        signature, predict_fn, spec = self._find(request, 'FAILED_PRECONDITION')
+        spec, signature, predict_fn = self.find(request)
         given, expected = set(request.inputs), set(signature.inputs)
-        if given - expected or expected - given - set(signature.defaults):
+        missing = expected - given - set(signature.defaults)
+        if missing or given - expected:
             raise Refused(
-                'INVALID_ARGUMENT',
                 f'input size does not match signature: {len(given)}!={len(expected)}. Sent extra: '
-                f'{sorted(given - expected)}. Missing but required: {sorted(expected - given)}.',
+                f'{sorted(given - expected)}. Missing but required: {sorted(missing)}.'
             )
         inputs = {key: request.inputs.get(key, signature.defaults.get(key)) for key in expected}
         for key, tensor in inputs.items():
             if tensor.dtype != signature.inputs[key].dtype:
-                raise Refused(
-                    'INVALID_ARGUMENT', f'{key}: {tensor.dtype} is not the dtype expected'
-                )
+                raise Refused(f'{key}: {tf.as_dtype(tensor.dtype).name} is not its dtype')
         outputs = run(predict_fn, {key: tf.make_ndarray(inputs[key]) for key in inputs})
-        dtypes = {key: info.dtype for key, info in signature.outputs.items()}
-        outputs = {key: tf.make_tensor_proto(outputs[key], dtypes[key]) for key in outputs}
-        return predict_pb2.PredictResponse(model_spec=spec, outputs=outputs)
+        protos = {
+            key: tf.make_tensor_proto(outputs[key], info.dtype)
+            for key, info in signature.outputs.items()
+        }
+        return predict_pb2.PredictResponse(model_spec=spec, outputs=protos)
 
     def Classify(self, request):
-        outputs, spec = self._run_examples(request, 'classification', 'classify')
+        spec, outputs = self._run_examples(request, 'classification', 'classify')
         response = classification_pb2.ClassificationResponse(model_spec=spec)
         [shape] = {value.shape for value in outputs.values()}
-        labels = outputs.get('classes', np.full(shape, ''))
-        for row in zip(labels, outputs.get('scores', np.zeros(shape))):
-            classes = response.result.classifications.add().classes
-            for label, score in zip(*row):
-                classes.add(label=label, score=score)
+        labels, scores = outputs.get('classes', np.full(shape, '')), outputs.get('scores')
+        for row in zip(labels, np.zeros(shape) if scores is None else scores):
+            classes = [{'label': label, 'score': score} for label, score in zip(*row)]
+            response.result.classifications.add(classes=classes)
         return response
 
     def Regress(self, request):
-        outputs, spec = self._run_examples(request, 'regression', 'regress')
-        response = regression_pb2.RegressionResponse(model_spec=spec)
-        for value in outputs['outputs'].ravel():
-            response.result.regressions.add(value=value)
-        return response
+        spec, outputs = self._run_examples(request, 'regression', 'regress')
+        values = [{'value': value} for value in outputs['outputs'].ravel()]
+        return regression_pb2.RegressionResponse(model_spec=spec, result={'regressions': values})
 
     def GetModelMetadata(self, request):
-        signatures, _, spec = self._load(request.model_spec)
+        spec, signatures, _ = self._load(request)
         response = metadata_pb2.GetModelMetadataResponse(model_spec=spec)
-        response.metadata['signature_def'].Pack(
-            metadata_pb2.SignatureDefMap(signature_def=signatures)
-        )
+        signatures = metadata_pb2.SignatureDefMap(signature_def=signatures)
+        response.metadata['signature_def'].Pack(signatures)
         return response
 
-    def input_infos(self, request):
-        """Returns {input key: TensorInfo}, by which REST's numbers get their dtypes."""
-        return self._find(request, 'INVALID_ARGUMENT')[0].inputs
-
-    def _load(self, asked):
-        """Returns ({name: SignatureDef}, name -> Predictor, ModelSpec) of the newest version."""
-        try:
-            export_dir = exports.latest(self._models[asked.name])
-        except (KeyError, FileNotFoundError):
-            export_dir = '-1'
-        version = int(os.path.basename(export_dir))
-        specific = asked.HasField('version')
-        if version < 0 or specific and asked.version.value != version:
-            name = f'Specific({asked.name}, {asked.version.value})' if specific else ''
-            name = name or f'Latest({asked.name})'
-            raise Refused('NOT_FOUND', f'Servable not found for request: {name}')
-        spec = {'name': asked.name, 'version': {'value': version}}
-        return *load(export_dir), spec
-
-    def _find(self, request, code):
-        signatures, predict_fns, spec = self._load(request.model_spec)
+    def find(self, request):
+        """Returns what answers a request: (ModelSpec, SignatureDef, Predictor)."""
+        spec, signatures, predict_fns = self._load(request)
         name = spec['signature_name'] = request.model_spec.signature_name or 'serving_default'
         if name not in signatures:
-            raise Refused(code, f'Serving signature key "{name}" not found.')
-        return signatures[name], predict_fns(name), spec
+            code = 'FAILED_PRECONDITION' if hasattr(request, 'inputs') else 'INVALID_ARGUMENT'
+            raise Refused(f'Serving signature key "{name}" not found.', code)
+        return spec, signatures[name], predict_fns(name)
+
+    def _load(self, request):
+        """Returns of the newest version: (ModelSpec, {name: SignatureDef}, their Predictors)."""
+        asked, export_dir = request.model_spec, ''
+        with contextlib.suppress(KeyError, FileNotFoundError):
+            export_dir = exports.latest(self._models[asked.name])
+        version = asked.version.value if asked.HasField('version') else None
+        if not export_dir or version not in (None, int(os.path.basename(export_dir))):
+            name = (
+                f'Latest({asked.name})' if version is None else f'Specific({asked.name}, {version})'
+            )
+            raise Refused(f'Servable not found for request: {name}', 'NOT_FOUND')
+        version = {'value': int(os.path.basename(export_dir))}
+        return {'name': asked.name, 'version': version}, *load(export_dir)
 
     def _run_examples(self, request, kind, method):
-        signature, predict_fn, spec = self._find(request, 'INVALID_ARGUMENT')
+        spec, signature, predict_fn = self.find(request)
         expected, found = f'tensorflow/serving/{method}', signature.method_name
         if found != expected:
-            text = f'Expected {kind} signature method_name to be {expected}. Was: {found}'
-            raise Refused('INVALID_ARGUMENT', text)
+            raise Refused(f'Expected {kind} signature method_name to be {expected}. Was: {found}')
         examples = request.input.example_list.examples
         if not examples:
-            raise Refused('INVALID_ARGUMENT', 'Input is empty.')
-        inputs = [example.SerializeToString() for example in examples]
-        return run(predict_fn, {'inputs': inputs}), spec
+            raise Refused('Input is empty.')
+        return spec, run(predict_fn, {'inputs': [each.SerializeToString() for each in examples]})
 
 
 @functools.lru_cache(maxsize=None)
 def load(export_dir):
-    """Returns ({name: SignatureDef}, function from the name of a signature to its Predictor)."""
+    """Returns ({name: SignatureDef}, function from a name to its Predictor)."""
     signatures = dict(exports.read(export_dir).meta_graphs[0].signature_def)
     signatures.pop('__saved_model_init_op', None)
-    predict_fn = functools.partial(predictor.from_saved_model, export_dir)
-    return signatures, functools.lru_cache(maxsize=None)(predict_fn)
+    open_predictor = functools.partial(predictor.from_saved_model, export_dir)
+    return signatures, functools.lru_cache(maxsize=None)(open_predictor)
 
 
 def run(predict_fn, inputs):
@@ -147,15 +131,15 @@ def run(predict_fn, inputs):
         return predict_fn(inputs)
     except tf.errors.OpError as error:
         [code] = [code.name for code in grpc.StatusCode if code.value[0] == error.error_code]
-        raise Refused(code, error.message) from None
+        raise Refused(error.message, code) from None
     except ValueError as error:
-        raise Refused('INVALID_ARGUMENT', str(error)) from None
+        raise Refused(str(error)) from None
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """REST: JSON for each request and response of the service."""
 
-    service: Service
+    service = None
 
     def do_GET(self):
         self.answer(r'/v1/models/([^/:]+)(?:/versions/(\d+))?/(metadata)')
@@ -165,18 +149,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, path):
         try:
+            content = self.rfile.read(int(self.headers.get('Content-Length', 0)))
             match = re.fullmatch(path, self.path)
             if not match:
-                raise Refused('INVALID_ARGUMENT', f'Malformed request: {self.command} {self.path}')
-            content = self.rfile.read(int(self.headers.get('Content-Length', 0)))
-            name, version, method = match.groups()
+                raise Refused(f'Malformed request: {self.command} {self.path}')
             body = json.loads(content or '{}')
-            spec = {'name': name, 'signature_name': body.get('signature_name', '')}
-            if version:
-                spec['version'] = {'value': int(version)}
-            status, answer = 200, getattr(self, method)(spec, body)
+            spec = {'name': match[1], 'signature_name': body.get('signature_name', '')}
+            if match[2]:
+                spec['version'] = {'value': int(match[2])}
+            status, answer = 200, getattr(self, match[3])(spec, body)
         except Refused as error:
-            status, answer = HTTP_STATUS.get(error.args[0], 500), {'error': error.args[1]}
+            status = {'NOT_FOUND': 404, 'UNIMPLEMENTED': 501}.get(error.args[1], 400)
+            answer = {'error': error.args[0]}
         except (LookupError, TypeError, ValueError) as error:
             status, answer = 400, {'error': f'JSON Parse error: {error!r}'}
         self.send_response(status)
@@ -186,19 +170,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def metadata(self, spec, body):
         request = metadata_pb2.GetModelMetadataRequest(model_spec=spec)
-        return json_format.MessageToDict(
-            self.service.GetModelMetadata(request), preserving_proto_field_name=True
-        )
+        response = self.service.GetModelMetadata(request)
+        return json_format.MessageToDict(response, preserving_proto_field_name=True)
 
     def classify(self, spec, body):
-        request = classification_pb2.ClassificationRequest(model_spec=spec)
-        request.input.example_list.examples.extend(map(to_example, body['examples']))
+        content = {'example_list': {'examples': map(to_example, body['examples'])}}
+        request = classification_pb2.ClassificationRequest(model_spec=spec, input=content)
         rows = self.service.Classify(request).result.classifications
         return {'results': [[[each.label, each.score] for each in row.classes] for row in rows]}
 
     def regress(self, spec, body):
-        request = regression_pb2.RegressionRequest(model_spec=spec)
-        request.input.example_list.examples.extend(map(to_example, body['examples']))
+        content = {'example_list': {'examples': map(to_example, body['examples'])}}
+        request = regression_pb2.RegressionRequest(model_spec=spec, input=content)
         return {
             'results': [each.value for each in self.service.Regress(request).result.regressions]
         }
@@ -207,26 +190,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Takes and gives columns, {'inputs': {key: batch}}, or rows, {'instances': [...]}."""
         request = predict_pb2.PredictRequest(model_spec=spec)
         rows, columns = body.get('instances'), body.get('inputs')
-        for key, info in self.service.input_infos(request).items():
-            if rows is not None:
-                value = [row[key] if is_object(row) else row for row in rows]
-            else:
+        for key, info in self.service.find(request)[1].inputs.items():
+            if rows is None:
                 value = columns[key] if is_object(columns) else columns
+            else:
+                value = [row[key] if is_object(row) else row for row in rows]
             array = np.asarray(decoded(value), tf.as_dtype(info.dtype).as_numpy_dtype)
             request.inputs[key].CopyFrom(tf.make_tensor_proto(array))
-        outputs = {}
-        for key, tensor in self.service.Predict(request).outputs.items():
-            array, is_bytes = tf.make_ndarray(tensor), key.endswith('_bytes')
-            if array.dtype == object:
-                text = (
-                    (lambda s: {'b64': base64.b64encode(s).decode()}) if is_bytes else bytes.decode
-                )
-                array = np.vectorize(text, otypes=[object])(array)
-            outputs[key] = array.tolist()
-        if rows is None:
-            return {'outputs': outputs if len(outputs) > 1 else outputs.popitem()[1]}
+        protos = self.service.Predict(request).outputs
+        outputs = {key: encoded(tf.make_ndarray(protos[key]), key) for key in protos}
         if len(outputs) == 1:
-            return {'predictions': outputs.popitem()[1]}
+            return {'outputs' if rows is None else 'predictions': outputs.popitem()[1]}
+        if rows is None:
+            return {'outputs': outputs}
         return {'predictions': [dict(zip(outputs, row)) for row in zip(*outputs.values())]}
 
     def log_message(self, *args):
@@ -244,7 +220,17 @@ def decoded(value):
     return base64.b64decode(value['b64']) if isinstance(value, dict) else value
 
 
+def encoded(array, key):
+    """Returns an array as JSON: strings as {"b64": ...} where the output's key ends with _bytes."""
+    if array.dtype != object:
+        return array.tolist()
+    as_bytes = key.endswith('_bytes')
+    encode = (lambda s: {'b64': base64.b64encode(s).decode()}) if as_bytes else bytes.decode
+    return np.vectorize(encode, otypes=[object])(array).tolist()
+
+
 def to_example(features):
+    """Returns a tf.train.Example for JSON, in which 3.0 is a float and 3 an int64."""
     example = tf.train.Example()
     for name, value in features.items():
         feature = example.features.feature[name]
@@ -263,7 +249,7 @@ def for_grpc(method):
         try:
             return method(request)
         except Refused as error:
-            context.abort(grpc.StatusCode[error.args[0]], error.args[1])
+            context.abort(grpc.StatusCode[error.args[1]], error.args[0])
 
     return answer
 
@@ -274,9 +260,8 @@ def serving(models, grpc_port=0, rest_port=0):
     service, servicer = Service(models), service_pb2_grpc.PredictionServiceServicer()
     for name in ('Predict', 'Classify', 'Regress', 'GetModelMetadata'):
         setattr(servicer, name, for_grpc(getattr(service, name)))
-    server = grpc.server(
-        futures.ThreadPoolExecutor(4), options=[('grpc.max_receive_message_length', -1)]
-    )
+    options = [('grpc.max_receive_message_length', -1)]
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
     service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
     grpc_port = server.add_insecure_port(f'127.0.0.1:{grpc_port}')
     handler = type('Handler', (Handler,), {'service': service})
@@ -293,6 +278,7 @@ def serving(models, grpc_port=0, rest_port=0):
 
 if __name__ == '__main__':
     models = dict(argument.split('=') for argument in sys.argv[1:])
-    with serving(models, 8500, 8501) as ports, contextlib.suppress(KeyboardInterrupt):
-        print(f'Serving {models} on 127.0.0.1, ports {ports[0]} (gRPC) and {ports[1]} (REST)')
-        threading.Event().wait()
+    with serving(models, 8500, 8501), contextlib.suppress(KeyboardInterrupt):
+        print(f'Serving {models} on 127.0.0.1:8500 (gRPC) and 127.0.0.1:8501 (REST)', flush=True)
+        while not threading.Event().wait(1):  # so that Ctrl-C is heard on Windows, too
+            pass
