@@ -1,7 +1,7 @@
 """remote.py, against the stand-in and against servers that answer with what a test says."""
 
-import base64
 import contextlib
+import http.client
 import http.server
 import importlib.util
 import json
@@ -13,8 +13,6 @@ import socket
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from concurrent import futures
 
 import numpy as np
@@ -317,21 +315,20 @@ def raw_rest(answers):
         server.shutdown()
 
 
-class Answers(grpc.GenericRpcHandler):
-    def __init__(self, answers):
-        self.answers = answers
-
-    def service(self, details):
-        answer = self.answers[details.method.rpartition('/')[2].lower().replace('getmodel', '')]
-        return grpc.unary_unary_rpc_method_handler(
-            answer if callable(answer) else lambda request, context: answer
-        )
-
-
 @contextlib.contextmanager
 def raw_grpc(answers):
-    """The same over gRPC: bytes for each method, or what a function (request, context) returns."""
-    server = grpc.server(futures.ThreadPoolExecutor(1), handlers=[Answers(answers)])
+    """The same over gRPC, with bytes for each method."""
+
+    def handler(answer):
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
+
+    names = {'metadata': 'GetModelMetadata'}
+    handlers = {names.get(key, key.capitalize()): handler(answers[key]) for key in answers}
+    service = 'tensorflow.serving.PredictionService'
+    server = grpc.server(
+        futures.ThreadPoolExecutor(1),
+        handlers=[grpc.method_handlers_generic_handler(service, handlers)],
+    )
     port = server.add_insecure_port('127.0.0.1:0')
     server.start()
     yield f'127.0.0.1:{port}'
@@ -378,29 +375,22 @@ BAD = {
         'does not parse': b'\xff',
         'no output': predict_pb2.PredictResponse().SerializeToString(),
         'another output': predicted(float_val=[3]).replace(b'y', b'z'),
-        'no dtype': predicted(dtype=0, float_val=[3]),
         'unknown dtype': predicted(dtype=999, float_val=[3]),
         'wrong dtype': predicted(dtype=3, int_val=[3]),
         'wrong shape': predicted(shape=[1], float_val=[3]),
-        'negative shape': predicted(shape=[-1, -1], float_val=[3]),
         'values missing': predicted(shape=[3, 1], float_val=[3]),
-        'no value': predicted(),
         'too many values': predicted(float_val=[3, 4]),
         'more than the memory holds': predicted(shape=[2**40, 1], float_val=[3]),
         'truncated content': predicted(tensor_content=FOUR_BYTES[:3]),
-        'content missing': predicted(shape=[2, 1], tensor_content=FOUR_BYTES),
     },
     'rest': {
         'empty': b'',
-        'no JSON': b'<html>',
         'no UTF-8': b'{"outputs": [["\xff"]]}',
         'truncated': b'{"outputs": [[3.0]',
         'no object': b'[[3.0]]',
         'no output': b'{}',
-        'null': b'{"outputs": null}',
         'another output': b'{"outputs": {"y": [[3.0]], "z": [[3.0]]}}',
         'nested too deep': b'{"outputs": ' + b'[' * 100_000,
-        'nested deep': b'{"outputs": ' + b'[' * 200 + b']' * 200 + b'}',
         'integer of too many digits': b'{"outputs": [[' + b'9' * 5000 + b']]}',
         'wrong shape': b'{"outputs": [3.0]}',
         'ragged': b'{"outputs": [[3.0], [3.0, 4.0]]}',
@@ -436,16 +426,11 @@ BAD_METADATA = {
         b'\xff',
         b'',
         packed(metadata_pb2.GetModelMetadataResponse()),
-        metadata('grpc')[:-1],
         metadata('grpc').replace(b'\x10\x01', b'\x10\x63'),  # 1 is DT_FLOAT, 99 unknown
     ],
     'rest': [
-        b'',
         b'{}',
-        b'{"metadata": []}',
-        b'{"metadata": {"signature_def": 3}}',
         b'{"metadata": {"signature_def": {"signature_def": {"serving_default": 3}}}}',
-        b'{"metadata": ' + b'[' * 100_000,
         metadata('rest').replace(b'DT_FLOAT', b'DT_NONE'),
         metadata('rest').replace(b'-1', b'Infinity'),
     ],
@@ -460,12 +445,9 @@ def test_bad_metadata(protocol):
 
 
 def classified(*rows):
-    answer = classification_pb2.ClassificationResponse()
-    for row in rows:
-        classes = answer.result.classifications.add().classes
-        for label, score in row:
-            classes.add(label=label, score=score)
-    return answer.SerializeToString()
+    rows = [{'classes': [{'label': label, 'score': 0.5} for label in row]} for row in rows]
+    result = {'classifications': rows}
+    return classification_pb2.ClassificationResponse(result=result).SerializeToString()
 
 
 def regressed(*values):
@@ -473,32 +455,24 @@ def regressed(*values):
     return regression_pb2.RegressionResponse(result={'regressions': values}).SerializeToString()
 
 
-A, B = ('a', 0.5), ('b', 0.5)
-BAD_RESULTS = {
-    ('grpc', 'classify'): [
-        classified(),
-        classified([A, B]),
-        classified([A, B], [A, B], [A, B]),
-        classified([A, B], [A]),
-        b'\xff',
-    ],
+BAD_RESULTS = {  # for two examples
+    ('grpc', 'classify'): [classified(*rows) for rows in ([], ['ab'], ['ab'] * 3, ['ab', 'a'])],
     ('grpc', 'regress'): [regressed(1), regressed(1, 2, 3), b'\xff'],
     ('rest', 'classify'): [
-        b'[]',
-        b'[[["a", 0.5]]]',
-        b'[[["a", 0.5]], [["a", 0.5], ["b", 0.5]]]',
-        b'[[["a", 0.5]], [["a"]]]',
-        b'[[["a", 0.5]], [["a", "b"]]]',
-        b'[[["a", 0.5]], [[1, 0.5]]]',
-        b'[[["a", 0.5]], 3]',
+        '[[["a", 0.5]]]',
+        '[[["a", 0.5]], [["a", 0.5], ["b", 0.5]]]',
+        '[[["a", 0.5]], [["a"]]]',
+        '[[["a", 0.5]], [["a", "b"]]]',
+        '[[["a", 0.5]], [[1, 0.5]]]',
+        '[[["a", 0.5]], 3]',
     ],
     ('rest', 'regress'): [
-        b'[]',
-        b'[1.0]',
-        b'[1.0, 2.0, 3.0]',
-        b'[1.0, "2"]',
-        b'[[1.0], [2.0]]',
-        b'3',
+        '[]',
+        '[1.0, 2.0, 3.0]',
+        '[1.0, "2"]',
+        '[[1.0], [2.0]]',
+        '[1.0, 1e39]',
+        '3',
     ],
 }
 
@@ -509,7 +483,7 @@ def test_bad_results(protocol, method):
     outputs = dict.fromkeys(('classes', 'scores', 'outputs'), x)
     for answer in BAD_RESULTS[protocol, method]:
         if protocol == 'rest':
-            answer = b'{"results": ' + answer + b'}'
+            answer = f'{{"results": {answer}}}'.encode()
         with answering(protocol, outputs, **{method: answer}) as predict_fn:
             failure('bad answer', getattr(predict_fn, method), [{'x': 1.0}] * 2)
 
@@ -527,17 +501,14 @@ def slowly(content, head=b''):
 OK = b'HTTP/1.1 200 OK\r\n'
 
 
-@pytest.mark.parametrize(
-    'answer',
-    [
-        slowly(OK + b'\r\n' + b'{"outputs": [[3.0]]}' + b' ' * 50),
-        slowly(b'{"outputs": [[3.0]]}' + b' ' * 80, OK + b'\r\n'),
-        slowly(b'1\r\n \r\n' * 17 + b'0\r\n\r\n', OK + b'Transfer-Encoding: chunked\r\n\r\n'),
-        slowly(b'\r\n' + b'{"outputs": [[3.0]]}', OK + b'X: 1\r\n' * 90 + b'Y: ' + b'1' * 50),
-        slowly((b'HTTP/1.1 100 Continue\r\n\r\n' * 3)),
-    ],
-    ids=['headers', 'body', 'chunks', 'many headers', 'continue'],
-)
+SLOW = {
+    'headers': slowly(OK + b'\r\n' + b'{"outputs": [[3.0]]}' + b' ' * 50),
+    'body': slowly(b'{"outputs": [[3.0]]}' + b' ' * 80, OK + b'\r\n'),
+    'chunks': slowly(b'1\r\n \r\n' * 17, OK + b'Transfer-Encoding: chunked\r\n\r\n'),
+}
+
+
+@pytest.mark.parametrize('answer', SLOW.values(), ids=SLOW)
 def test_a_byte_at_a_time_is_late(answer):
     """What comes is a right answer, in about two seconds."""
     with raw_rest({'metadata': metadata('rest'), 'predict': answer}) as place:
@@ -549,6 +520,7 @@ def test_a_byte_at_a_time_is_late(answer):
     'code, answer',
     [
         ('unreachable', b''),
+        ('refused', b'HTTP/1.1 302 Found\r\nLocation: /v1/models/m/metadata\r\n\r\n'),
         ('unreachable', b'HTTP/1.1 503 Service Unavailable\r\n\r\n'),
         ('late', b'HTTP/1.1 504 Gateway Timeout\r\n\r\n'),
         ('refused', b'HTTP/1.1 500 Error\r\n\r\n{"error": "Out of\nmemory"}'),
@@ -563,13 +535,6 @@ def test_http_of_each_kind(code, answer):
     answers = {'metadata': metadata('rest'), 'predict': lambda handler: handler.wfile.write(answer)}
     with raw_rest(answers) as place, RemotePredictor(place, 'm') as predict_fn:
         failure(code, predict_fn, {'x': [[3]]})
-
-
-def test_a_redirect_is_refused(ports):
-    target = f'http://127.0.0.1:{ports["rest"]}/v1/models/m/metadata'
-    answer = f'HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n'.encode()
-    with raw_rest({'metadata': lambda handler: handler.wfile.write(answer)}) as place:
-        assert 'HTTP 302 Found' in failure('refused', RemotePredictor, place, 'm')
 
 
 def test_rest_needs_no_serving_api(ports, monkeypatch):
@@ -587,27 +552,19 @@ def test_rest_needs_no_serving_api(ports, monkeypatch):
 
 
 def test_rest_of_the_stand_in(ports):
-    """Rows and columns, and the status and words of errors, as TensorFlow Serving's sources have them."""
+    """What the client doesn't ask for, as TensorFlow Serving's sources have it."""
 
     def post(path, **body):
-        url = f'http://127.0.0.1:{ports["rest"]}/v1/models/{path}'
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(url, json.dumps(body).encode(), timeout=30) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)['error']
+        connection = http.client.HTTPConnection('127.0.0.1', ports['rest'])
+        connection.request('POST', f'/v1/models/{path}', json.dumps(body))
+        return json.load(connection.getresponse())
 
-    assert post('m:predict', instances=[[3.0], [50]]) == {'predictions': [[6.0], [100.0]]}
-    assert post('m:predict', inputs=[[3.0]]) == post('m:predict', inputs={'x': [[3]]})
-    b64 = {'b64': base64.b64encode(b'a').decode()}
-    for rows in (['a'], [b64], [{'s': 'a'}], [{'s': b64}]):
-        answer = post('m:predict', signature_name='text', instances=rows)
-        assert answer == {'predictions': [{'length': 1, 's_bytes': b64}]}
-    assert post('m:guess') == (400, 'Malformed request: POST /v1/models/m:guess')
-    assert post('m:classify', examples=[{'f': [1.0, 2.0]}])[0] == 400
+    assert post('m:predict', inputs=[[3.0]]) == {'outputs': [[6.0]]}
+    assert post('m/versions/1:predict', inputs={'x': [[3]]}) == {'outputs': [[6.0]]}
+    assert 'Specific(m, 2)' in post('m/versions/2:predict', inputs=[[3]])['error']
+    assert post('m:guess') == {'error': 'Malformed request: POST /v1/models/m:guess'}
     whole = post('m:classify', signature_name='classify', examples=[{'f': [1, 2]}])
-    assert whole[0] == 400 and 'expected type: float' in whole[1]  # 1 is an int64
+    assert 'expected type: float' in whole['error']  # 1 is an int64
 
 
 def test_serving_names_both_models():
@@ -617,11 +574,10 @@ def test_serving_names_both_models():
     assert models == {'double': '/models/double', 'iris': '/models/iris'}
     with open(os.path.join(ROOT, 'examples/serving/compose.yaml')) as file:
         compose = file.read()
-    mounts = re.findall(r'source: (\S+), target: (\S+), read_only: true', compose)
-    assert dict(mounts) == {
-        './models.config': '/models/models.config',
-        '../../saved_model': '/models/double',
-        '../../iris/saved_model': '/models/iris',
-    }
+    assert re.findall(r'source: (\S+), target: (\S+), read_only: true', compose) == [
+        ('./models.config', '/models/models.config'),
+        ('../../saved_model', '/models/double'),
+        ('../../iris/saved_model', '/models/iris'),
+    ]
     ports = re.findall(r'^ +- "(.*)"', compose, re.M)
     assert ports == ['127.0.0.1:8500:8500', '127.0.0.1:8501:8501']

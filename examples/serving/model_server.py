@@ -187,30 +187,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         }
 
     def predict(self, spec, body):
-        """Takes and gives columns, {'inputs': {key: batch}}, or rows, {'instances': [...]}."""
-        request = predict_pb2.PredictRequest(model_spec=spec)
-        rows, columns = body.get('instances'), body.get('inputs')
+        """Takes and gives columns, {key: batch}; one input or output may come without its key."""
+        request, columns = predict_pb2.PredictRequest(model_spec=spec), body['inputs']
         for key, info in self.service.find(request)[1].inputs.items():
-            if rows is None:
-                value = columns[key] if is_object(columns) else columns
-            else:
-                value = [row[key] if is_object(row) else row for row in rows]
-            array = np.asarray(decoded(value), tf.as_dtype(info.dtype).as_numpy_dtype)
+            named = isinstance(columns, dict) and set(columns) != {'b64'}
+            value = decoded(columns[key] if named else columns)
+            array = np.asarray(value, tf.as_dtype(info.dtype).as_numpy_dtype)
             request.inputs[key].CopyFrom(tf.make_tensor_proto(array))
         protos = self.service.Predict(request).outputs
         outputs = {key: encoded(tf.make_ndarray(protos[key]), key) for key in protos}
-        if len(outputs) == 1:
-            return {'outputs' if rows is None else 'predictions': outputs.popitem()[1]}
-        if rows is None:
-            return {'outputs': outputs}
-        return {'predictions': [dict(zip(outputs, row)) for row in zip(*outputs.values())]}
+        return {'outputs': outputs if len(outputs) > 1 else outputs.popitem()[1]}
 
     def log_message(self, *args):
         pass
-
-
-def is_object(value):
-    return isinstance(value, dict) and set(value) != {'b64'}
 
 
 def decoded(value):
