@@ -8,10 +8,10 @@ writes the newest checkpoint to saved_model/<timestamp>/.
 from __future__ import annotations
 
 from support import checkpoints, script  # before TensorFlow
-from estimator_inference import exports, tf
+from estimator_inference import tf
 from export import serving_input_receiver_fn
 from model import model_fn
-from support.command_line import path, positive
+from support.command_line import path
 from support.errors import Fault
 
 
@@ -68,7 +68,6 @@ def model_fn_with_heads(features, labels, mode, params):
     checkpoint=dict(
         type=path, metavar='PATH', help='another than the newest: model/model.ckpt-750'
     ),
-    keep=dict(type=positive, metavar='N', help='then remove the oldest exports but N'),
 )
 def main(args):
     if args.checkpoint is not None:
@@ -83,10 +82,7 @@ def main(args):
     export_dir = estimator.export_saved_model(
         args.export_dir, RECEIVERS[args.receiver], checkpoint_path=args.checkpoint
     ).decode()
-    exports.write_checksum(export_dir)
     print(f'Exported {args.checkpoint or estimator.latest_checkpoint()} to {export_dir}')
-    for removed in exports.remove_old(export_dir, args.keep) if args.keep else ():
-        print(f'Removed {removed}')
 
 
 if __name__ == '__main__':

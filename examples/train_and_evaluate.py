@@ -76,7 +76,6 @@ def train_best(estimator, steps, export_dir):
     exporter = tf.estimator.BestExporter('best', serving_input_receiver_fn, exports_to_keep=1)
     train_and_evaluate(estimator, steps, [stop], exporters=exporter, throttle_secs=0)
     exported = exports.latest(os.path.join(estimator.model_dir, 'export', 'best'))
-    exports.write_checksum(exported)
     timestamp = os.path.basename(exported)
     shutil.copytree(exported, os.path.join(export_dir, f'temp-{timestamp}'))
     return shutil.move(

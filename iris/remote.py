@@ -9,8 +9,8 @@ import argparse
 import re
 
 from support import script  # before TensorFlow
-from estimator_inference import remote
-from iris.iris_data import FLOWERS, rows, table, to_examples
+from estimator_inference import RemotePredictor
+from iris.iris_data import FLOWERS, table, to_examples
 from support.command_line import port
 
 
@@ -33,15 +33,11 @@ def seconds(text):
 )
 def main(args):
     address = f'{args.host}:{args.port or (8501 if args.rest else 8500)}'
-    if args.rest:
-        classes, scores, version = remote.classify_rest(
-            address, args.model, rows(FLOWERS), args.timeout
-        )
-    else:
-        with remote.Connection(address, args.model, args.timeout) as connection:
-            classes, scores, version = connection.classify(to_examples(FLOWERS))
-    print(table(classes, scores))
-    print(f'Answered by version {version} of the model {args.model!r} at {address}')
+    url = f'http://{address}' if args.rest else address
+    with RemotePredictor(url, args.model, timeout=args.timeout) as client:
+        answer = client.classify(to_examples(FLOWERS))
+    print(table(answer['classes'], answer['scores']))
+    print(f'Answered by the model {args.model!r} at {address}')
 
 
 if __name__ == '__main__':

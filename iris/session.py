@@ -15,7 +15,7 @@ def predict(export_dir, examples):
     with tf.Session(graph=tf.Graph()) as session:
         try:
             meta_graph = tf.saved_model.loader.load(session, ['serve'], export_dir)
-        except tf.errors.OpError as error:
+        except (OSError, tf.errors.OpError) as error:
             raise exports.DamagedExport(f'{export_dir} is damaged: {error}') from None
         signature = meta_graph.signature_def['serving_default']
         if signature.method_name != tf.saved_model.signature_constants.CLASSIFY_METHOD_NAME:

@@ -6,7 +6,7 @@ leaves checkpoints in iris/model/ and an export, which takes serialized `tf.trai
 """
 
 from support import script  # before TensorFlow
-from estimator_inference import exports, tf
+from estimator_inference import tf
 from iris.classifier import build_classifier, feature_columns
 from iris.iris_data import EXPECTED, FLOWERS, SPECIES, load
 from support.command_line import positive
@@ -61,7 +61,6 @@ def main(args):
     receiver_fn = tf.estimator.export.build_parsing_serving_input_receiver_fn(feature_spec)
     with writing_to(args.export_dir):
         export_dir = classifier.export_saved_model(args.export_dir, receiver_fn).decode()
-        exports.write_checksum(export_dir)
     print(f'Exported to {export_dir}')
 
 

@@ -182,7 +182,7 @@ def test_an_export_of_another_model_is_refused(tmp_path, ends):
     assert "takes ['x'] and gives ['nonsense']" in ends(serve, '--export-dir', tmp_path / '2')
     assert (
         ends(serve, '--export-dir', tmp_path / '3')
-        == f'no directory {tmp_path}/3: run {command("export.py", "--export-dir", str(tmp_path / "3"))}'
+        == f'no export in {tmp_path}/3: run {command("export.py", "--export-dir", str(tmp_path / "3"))}'
     )
 
 
@@ -199,33 +199,6 @@ def test_wrong_answers_end_it(tmp_path, ends, monkeypatch, trained):
     assert re.search(
         r'f\(100\) = \S+, expected 200', ends(serve, '--export-dir', tmp_path, '--examples', '5')
     )
-
-
-def test_keep_removes_the_oldest_exports_and_nothing_else(trained, exported, tmp_path, capsys):
-    [timestamp] = os.listdir(exported)
-    for name in ('3', '20', '100', 'temp-7', 'notes'):
-        shutil.copytree(os.path.join(exported, timestamp), tmp_path / name)
-    (tmp_path / '2').mkdir()  # a number for a name, and no export
-    (tmp_path / '2' / 'mine').write_text('')
-    (tmp_path / '1').write_text('')
-    export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--keep', '2'])
-    newest = os.path.basename(exports.latest(str(tmp_path)))
-    assert set(os.listdir(tmp_path)) == {newest, '100', 'temp-7', 'notes', '2', '1'}
-    assert f'Removed {tmp_path}/20\nRemoved {tmp_path}/3\n' in capsys.readouterr().out
-    export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--keep', '1'])
-    assert set(os.listdir(tmp_path)) > {'temp-7', 'notes', '2', '1'} and '100' not in os.listdir(
-        tmp_path
-    )
-
-
-def test_keep_never_removes_the_export_just_made(trained, exported, tmp_path, capsys):
-    [timestamp] = os.listdir(exported)
-    shutil.copytree(
-        os.path.join(exported, timestamp), tmp_path / '9999999999'
-    )  # from a clock that was ahead
-    export.main(['--model-dir', trained, '--export-dir', str(tmp_path), '--keep', '1'])
-    [left] = os.listdir(tmp_path)
-    assert f' to {tmp_path}/{left}\n' in capsys.readouterr().out and left != '9999999999'
 
 
 def test_export_of_another_checkpoint(trained, tmp_path, ends, capsys):
@@ -282,7 +255,7 @@ def test_stops_early_where_the_loss_does_not_fall(tmp_path, monkeypatch, capsys)
 
     monkeypatch.setattr(train_and_evaluate, 'model_fn', model_fn_at_rest)
     train_and_evaluate.main([*best(tmp_path), '--steps', '20000'])
-    [exported] = exports.complete(str(tmp_path / 'best'))
+    exported = exports.latest(str(tmp_path / 'best'))
     assert capsys.readouterr().out.endswith(f'Exported the best model to {exported}\n')
     assert 200 <= tf.train.load_variable(str(tmp_path / 'model'), 'global_step') <= 350
     with predictor.from_saved_model(exported) as predict_fn:  # the best is the first
@@ -295,7 +268,7 @@ def test_stops_early_where_the_loss_does_not_fall(tmp_path, monkeypatch, capsys)
 @pytest.mark.slow
 def test_best_stops_early_and_exports(tmp_path, capsys):
     train_and_evaluate.main([*best(tmp_path), '--steps', '20000'])
-    [exported] = exports.complete(str(tmp_path / 'best'))
+    exported = exports.latest(str(tmp_path / 'best'))
     assert capsys.readouterr().out.endswith(f'Exported the best model to {exported}\n')
     assert tf.train.load_variable(str(tmp_path / 'model'), 'global_step') < 10_000
     with predictor.from_saved_model(exported) as predict_fn:

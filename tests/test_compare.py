@@ -326,7 +326,7 @@ def test_an_export_of_another_model_is_refused(exported, tmp_path, ends):
             f' differs{hint}'
         )
     line = ends(compare, '--model-dir', model_dir, '--export-dir', tmp_path)
-    assert line == f'no complete export in {tmp_path}{hint}'
+    assert line == f'no export in {tmp_path}{hint}'
 
 
 def test_device(trained, exported, monkeypatch, ends, capsys):

@@ -142,7 +142,7 @@ def test_ctrl_c_is_one_line(exported, start, free_port):
 
 def test_faults(trained, exported, tmp_path, ends):
     assert re.fullmatch(
-        rf'no directory {tmp_path}/x: run .*export\.py --export-dir {tmp_path}/x',
+        rf'no export in {tmp_path}/x: run .*export\.py --export-dir {tmp_path}/x',
         ends(web_app, '--export-dir', tmp_path / 'x'),
     )
     assert 'argument --port: expected a port from 1 to 65535' in ends(web_app, '--port', '0')
