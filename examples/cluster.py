@@ -53,7 +53,7 @@ def start(task, cluster, *args):
 
 
 def main(argv=None):
-    args = support.parser(__doc__, model_dir='cluster', steps=5_000).parse_args(argv)
+    args = support.parser(__doc__, model_dir='cluster', steps=3_000).parse_args(argv)
 
     cluster = free_addresses()
     print('TF_CONFIG.cluster:', json.dumps(cluster), flush=True)

@@ -29,7 +29,7 @@ def model_fn_with_falling_rate(features, labels, mode, params):
 
 
 def main(argv=None):
-    args = support.parser(__doc__, model_dir='cluster', steps=5_000).parse_args(argv)
+    args = support.parser(__doc__, model_dir='cluster', steps=3_000).parse_args(argv)
 
     config = tf.estimator.RunConfig(args.model_dir)  # reads TF_CONFIG
     print(f'Training to step {args.steps:,} as {config.task_type} {config.task_id}', flush=True)

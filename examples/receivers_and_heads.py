@@ -43,15 +43,16 @@ def model_fn_with_heads(features, labels, mode, params):
     methods answers: PredictOutput Predict, RegressionOutput Regress.
     """
     spec = model_fn(features, labels, mode, params)
-    outputs = spec.predictions
-    if not isinstance(outputs, dict):
-        outputs = {'predictions': outputs}
+    predictions = spec.predictions
+    hidden = isinstance(predictions, dict)  # post B's model
     heads = {
-        'serving_default': tf.estimator.export.PredictOutput(outputs),
-        'regression': tf.estimator.export.RegressionOutput(outputs['predictions']),
+        'serving_default': tf.estimator.export.PredictOutput(predictions),
+        'regression': tf.estimator.export.RegressionOutput(
+            predictions['predictions'] if hidden else predictions
+        ),
     }
-    if 'hidden' in outputs:
-        heads['hidden'] = tf.estimator.export.PredictOutput(outputs['hidden'])
+    if hidden:
+        heads['hidden'] = tf.estimator.export.PredictOutput({'hidden': predictions['hidden']})
     return spec._replace(export_outputs=heads)
 
 

@@ -8,7 +8,7 @@ The signature says what it takes: a predictor has it as `feed_tensors`. --remote
 """
 
 import support
-from estimator_inference import RemotePredictor, exports, predictor, remote, tf
+from estimator_inference import exports, predictor, remote, tf
 
 
 def to_input(tensor, number):
@@ -23,7 +23,7 @@ def to_input(tensor, number):
 def open_predictor(args):
     """Returns the predictor, here or remote: both are called with {input key: value}."""
     if args.remote:
-        return RemotePredictor(args.remote, 'double', args.signature)
+        return remote.RemotePredictor(args.remote, 'double', args.signature)
     return predictor.from_saved_model(exports.latest(args.export_dir), args.signature)
 
 
@@ -40,7 +40,7 @@ def main(argv=None):
                 print(
                     f'{number}:', predict_fn({key: to_input(feed, number) for key, feed in feeds})
                 )
-    except (remote.RemoteError, ValueError) as error:  # no answer, no such signature
+    except (remote.RemoteError, ImportError, ValueError) as error:
         raise support.Error(str(error)) from None
 
 

@@ -22,14 +22,11 @@ def eval_input_fn():
 
 
 def main(argv=None):
-    args = support.parser(
-        __doc__, model_dir='held_out', hidden_units=None, steps=10_000, seed=1
-    ).parse_args(argv)
+    args = support.parser(__doc__, model_dir='held_out', steps=10_000).parse_args(argv)
 
     # A checkpoint is evaluated as it is written: every 50 steps.
-    config = tf.estimator.RunConfig(tf_random_seed=args.seed, save_checkpoints_steps=50)
-    params = {'hidden_units': args.hidden_units}
-    estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params)
+    config = tf.estimator.RunConfig(save_checkpoints_steps=50)
+    estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params={})
 
     stop = tf.estimator.experimental.stop_if_no_decrease_hook(
         estimator, 'loss', max_steps_without_decrease=200, run_every_secs=None, run_every_steps=50
