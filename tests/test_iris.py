@@ -7,10 +7,9 @@ import re
 import socket
 import sys
 
+import support
 import numpy as np
 import pytest
-
-import support
 from estimator_inference import exports, tf
 from iris import fast, iris_data, remote, serve, session, train
 
