@@ -69,6 +69,10 @@ def main(argv=None):
         params=support.params(args.model_dir),
     )
     checkpoint = args.checkpoint or estimator.latest_checkpoint()
+    if not tf.train.checkpoint_exists(checkpoint):
+        raise support.Error(
+            f'no checkpoint {checkpoint}: expected one as {args.model_dir}/model.ckpt-750'
+        )
     export_dir = estimator.export_saved_model(
         args.export_dir, RECEIVERS[args.receiver], checkpoint_path=checkpoint
     )

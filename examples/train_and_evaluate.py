@@ -5,7 +5,7 @@
     tensorboard --logdir held_out
 
 evaluates on numbers that aren't trained on, and stops when the loss on them hasn't fallen for 200
-steps. Run again, it goes on where it stopped.
+steps.
 """
 
 import support
@@ -24,6 +24,10 @@ def eval_input_fn():
 def main(argv=None):
     args = support.parser(__doc__, model_dir='held_out', steps=10_000).parse_args(argv)
 
+    if tf.train.latest_checkpoint(args.model_dir):
+        # A BestExporter keeps the first model that it sees, whatever was the best before.
+        raise support.Error(f'{args.model_dir} has a checkpoint: choose another --model-dir')
+
     # A checkpoint is evaluated as it is written: every 50 steps.
     config = tf.estimator.RunConfig(save_checkpoints_steps=50)
     estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params={})
@@ -34,10 +38,7 @@ def main(argv=None):
     # Training ends at a step, not with the examples, which come again and again.
     train_spec = tf.estimator.TrainSpec(lambda: train_input_fn().repeat(), args.steps, [stop])
 
-    # With the pattern it knows, in a later run too, which loss was the best before.
-    best = tf.estimator.BestExporter(
-        'best', serving_input_receiver_fn, event_file_pattern='eval/*.tfevents.*', exports_to_keep=1
-    )
+    best = tf.estimator.BestExporter('best', serving_input_receiver_fn, exports_to_keep=1)
     latest = tf.estimator.LatestExporter('latest', serving_input_receiver_fn, exports_to_keep=3)
     eval_spec = tf.estimator.EvalSpec(
         eval_input_fn, steps=None, exporters=[best, latest], throttle_secs=0
