@@ -44,11 +44,11 @@ def start(task, cluster, *args):
         text=True,
     )
 
-    def show():
-        for line in process.stdout:
+    def show(lines):
+        for line in lines:
             print(f'{task:6} | {line}', end='', flush=True)
 
-    threading.Thread(target=show).start()
+    threading.Thread(target=show, args=[process.stdout]).start()
     return process
 
 

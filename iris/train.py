@@ -28,8 +28,8 @@ def main(argv=None):
     args = flags.parse_args(argv)
 
     classifier = build_classifier(args.model_dir)
-    training = load('iris_training.csv')
-    classifier.train(lambda: train_input_fn(*training, batch_size=100), max_steps=1000)
+    features, labels = load('iris_training.csv')
+    classifier.train(lambda: train_input_fn(features, labels, batch_size=100), max_steps=1000)
 
     metrics = classifier.evaluate(lambda: eval_input_fn(*load('iris_test.csv')))
     print(f'Test set accuracy: {metrics["accuracy"]:.3f}')
