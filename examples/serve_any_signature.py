@@ -4,7 +4,7 @@
     python -m examples.serve_any_signature --remote 127.0.0.1:8500
 
 The signature says what it takes: a predictor has it as `feed_tensors`. --remote asks the model
-`double` of a TensorFlow Serving there, over gRPC.
+`double` of a TensorFlow Serving, over gRPC, or with http:// before the address over REST.
 """
 
 import support
@@ -29,7 +29,9 @@ def open_predictor(args):
 
 def main(argv=None):
     parser = support.parser(__doc__, export_dir='saved_model', signature='serving_default')
-    parser.add_argument('--remote', metavar='HOST:PORT', help='ask a TensorFlow Serving there')
+    parser.add_argument(
+        '--remote', metavar='ADDRESS', help='as 127.0.0.1:8500, http://127.0.0.1:8501'
+    )
     args = parser.parse_args(argv)
 
     try:

@@ -118,27 +118,27 @@ def test_another_checkpoint(trained, tmp_path, capsys):
 
 
 @pytest.fixture(scope='module')
-def address(exported):
-    """HOST:PORT of a stand-in for TensorFlow Serving with the model double."""
+def addresses(exported):
+    """The two of a stand-in for TensorFlow Serving with the model double: gRPC and REST."""
     pytest.importorskip('tensorflow_serving')
     from examples.serving import model_server
 
-    with model_server.serving({'double': exported}) as (grpc_port, _):
-        yield f'127.0.0.1:{grpc_port}'
+    with model_server.serving({'double': exported}) as (grpc_port, rest_port):
+        yield f'127.0.0.1:{grpc_port}', f'http://127.0.0.1:{rest_port}'
 
 
-def test_a_signature_over_the_network_answers_as_here(exported, address, capsys):
+def test_a_signature_over_the_network_answers_as_here(exported, addresses, capsys):
     serve_any_signature.main(['--export-dir', exported])
     here = capsys.readouterr().out.splitlines()
-    serve_any_signature.main(['--remote', address])
-    remote = capsys.readouterr().out.splitlines()
     assert here[0].startswith("serving_default takes {'number': ")
-    assert here[1:] == remote[1:] and len(here) == 4
-    assert here[1].startswith("100: {'output': array([[")
+    assert here[1].startswith("100: {'output': array([[") and len(here) == 4
+    for address in addresses:
+        serve_any_signature.main(['--remote', address])
+        assert capsys.readouterr().out.splitlines()[1:] == here[1:]
 
 
-def test_no_such_signature_and_no_server(exported, address, free_port):
-    for flags in (['--export-dir', exported], ['--remote', address]):
+def test_no_such_signature_and_no_server(exported, addresses, free_port):
+    for flags in (['--export-dir', exported], *(['--remote', address] for address in addresses)):
         with pytest.raises(support.Error, match="'nonsense'.*serving_default"):
             serve_any_signature.main([*flags, '--signature', 'nonsense'])
     nobody = f'127.0.0.1:{free_port()}'
