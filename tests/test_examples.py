@@ -220,7 +220,7 @@ def test_three_processes_train_and_a_killed_worker_rejoins(tmp_path, capsys, tas
     def wait_for(task, words):
         """Waits until a task prints a line with these words, from now on."""
         nonlocal printed
-        seen, end = len(printed), time.monotonic() + 120
+        seen, end = len(printed), time.monotonic() + 300
         while not any(
             line.startswith(task) and words in line for line in printed[seen:].splitlines()
         ):
