@@ -1,1 +1,1 @@
-"""What goes beyond the posts' scripts. Run in the repository's root: python -m beyond.train_and_evaluate, and so on."""
+"""What goes beyond the posts' scripts. Run as python -m examples.train_and_evaluate."""

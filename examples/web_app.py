@@ -1,84 +1,46 @@
-"""Answers HTTP requests with the newest export: the web application that post A imagines around get_prediction.
+"""Answers HTTP requests with the newest export: post A's get_prediction behind a web application.
 
-    python -m beyond.web_app
-    curl --data '{"number": 3}' http://127.0.0.1:5000/         {"output": 6.0}
-    curl --data '{"number": [3, 4]}' http://127.0.0.1:5000/    {"output": [6.0, 8.0]}
+    python -m examples.web_app
+    curl -d '{"number": [[3]]}' http://127.0.0.1:5000/
 
-The predictor is opened once, and called by all threads of the server. That server is Flask's own, for development:
-in production, one such as gunicorn calls `create_app` with a predictor that each of its processes opens for itself.
+A request is the JSON of a predictor's inputs, an answer that of its outputs. The predictor is
+opened once, and the server's threads share it. That server is Flask's own, for development. In
+production, one such as gunicorn calls `create_app`, with a predictor that each of its processes
+opens for itself.
 """
 
-import json
-import os
-import socket
-
-from support import script  # before TensorFlow
+import support
 from estimator_inference import exports, predictor
-from support.command_line import port
-from support.errors import Fault, install
-
-try:
-    import flask
-    from werkzeug import exceptions, serving
-except ModuleNotFoundError:
-    raise ImportError(f'Flask is missing: {install("web")}') from None
 
 
 def create_app(predict_fn):
-    """Returns the application around a predictor: POST a number, or a list of them, and get the answers."""
+    """Returns the Flask application around a predictor."""
+    try:
+        import flask
+    except ModuleNotFoundError as error:
+        raise support.Error(f"{error}: run pip install '.[web]'") from None
     app = flask.Flask(__name__)
 
     @app.post('/')
     def get_prediction():
         try:
-            inputs = json.loads(flask.request.get_data())
-            number = inputs.get('number') if isinstance(inputs, dict) else None
-            if number is not None:
-                inputs['number'] = [
-                    [nb] for nb in (number if isinstance(number, list) else [number])
-                ]
-            output = predict_fn(inputs)['output'][
-                :, 0
-            ].tolist()  # raises ValueError for what it doesn't take
-            content = json.dumps(
-                {'output': output if isinstance(number, list) else output[0]}, allow_nan=False
-            )
-        except (ValueError, RecursionError) as error:
+            outputs = predict_fn(flask.request.get_json(force=True))
+        except ValueError as error:  # what the predictor doesn't take
             return {'error': str(error)}, 400
-        return app.response_class(content + '\n', mimetype='application/json')
-
-    @app.errorhandler(exceptions.HTTPException)
-    def refuse(error):
-        return {'error': error.description}, error.code
+        return {key: value.tolist() for key, value in outputs.items()}
 
     return app
 
 
-@script(
-    reads='saved_model',
-    port=dict(type=port, default=5000, metavar='N', help='(default: %(default)s)'),
-)
-def main(args):
+def main(argv=None):
+    args = support.parser(__doc__, export_dir='saved_model', port=5000).parse_args(argv)
+
     export_dir = exports.latest(args.export_dir)
     with predictor.from_saved_model(export_dir) as predict_fn:
-        if 'number' not in predict_fn.feed_tensors or 'output' not in predict_fn.fetch_tensors:
-            raise Fault(
-                f"expected an export with an input 'number' and an output 'output', got {predict_fn}"
-            )
-        try:
-            listening = socket.create_server(('127.0.0.1', args.port))
-        except OSError as error:
-            reason = os.strerror(error.errno)
-            raise Fault(
-                f"can't listen on port {args.port} ({reason}): choose another --port"
-            ) from None
-        print(f'Serving {export_dir} at http://127.0.0.1:{args.port}/', flush=True)
-        with listening:
-            serving.make_server(
-                '127.0.0.1', args.port, create_app(predict_fn), threaded=True, fd=listening.fileno()
-            ).serve_forever()
-        raise KeyboardInterrupt  # it returns at Ctrl-C
+        app = create_app(predict_fn)
+        print(f'Serving {export_dir}', flush=True)
+        app.run(port=args.port)
 
 
 if __name__ == '__main__':
-    main()
+    support.run(main)

@@ -1,1 +1,1 @@
-"""A canned Estimator that takes `tf.train.Example`s, and the ways to use its export. Run in the repository's root."""
+"""The steps of "Serve TensorFlow Estimator with SavedModel". Run as python -m iris.train."""

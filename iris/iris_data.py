@@ -1,76 +1,56 @@
-"""What the iris scripts share: the CSV files, the features, three flowers, and the table of their predictions."""
+"""What the iris scripts share: the flowers, the model, and the table of its predictions."""
 
-import csv
-import os
+import pathlib
 
-import tensorflow as tf
+import numpy as np
+from estimator_inference import tf
 
-FEATURES = (
-    'SepalLength',
-    'SepalWidth',
-    'PetalLength',
-    'PetalWidth',
-)  # the columns of the CSV files
+FEATURES = ('SepalLength', 'SepalWidth', 'PetalLength', 'PetalWidth')  # in cm
+COLUMNS = [tf.feature_column.numeric_column(key=key) for key in FEATURES]
 SPECIES = ('Setosa', 'Versicolor', 'Virginica')
 
-# The flowers that every script asks for: {feature: values [3]}, and their classes.
+# The three flowers that every script asks for. Their classes are 0, 1 and 2.
 FLOWERS = {
     'SepalLength': [5.1, 5.9, 6.9],
     'SepalWidth': [3.3, 3.0, 3.1],
     'PetalLength': [1.7, 4.2, 5.4],
     'PetalWidth': [0.5, 1.5, 2.1],
 }
-EXPECTED = [0, 1, 2]
+ROWS = [dict(zip(FLOWERS, values)) for values in zip(*FLOWERS.values())]  # one dict a flower
 
 
 def load(name):
-    """Returns the flowers of a CSV file in data/: features {name: [n]}, in cm, and labels [n], 0 to 2."""
-    with open(os.path.join(os.path.dirname(__file__), 'data', name), newline='') as file:
-        _, *lines = csv.reader(
-            file
-        )  # the first line: how many flowers, how many features, the species
-    *columns, labels = zip(*lines)
-    return {key: list(map(float, column)) for key, column in zip(FEATURES, columns)}, list(
-        map(int, labels)
+    """Returns the flowers of a file in data/: features {name: float32 [n]} and labels, int [n]."""
+    path = pathlib.Path(__file__).parent / 'data' / name
+    *columns, labels = np.loadtxt(path, np.float32, delimiter=',', skiprows=1, unpack=True)
+    return dict(zip(FEATURES, columns)), labels.astype(int)
+
+
+def build_classifier(model_dir):
+    """Returns the text's Estimator, with its checkpoints in `model_dir`."""
+    config = tf.estimator.RunConfig(model_dir, tf_random_seed=1)
+    return tf.estimator.DNNClassifier(
+        feature_columns=COLUMNS, hidden_units=[10, 10], n_classes=3, config=config
     )
 
 
-def rows(features):
-    """Returns features {name: [n]} as n dicts, one for each flower."""
-    return [dict(zip(features, values)) for values in zip(*features.values())]
+def to_examples(flowers):
+    """Returns flowers, each a dict {feature: value}, as `tf.train.Example`s."""
+    examples = [tf.train.Example() for _ in flowers]
+    for flower, example in zip(flowers, examples):
+        for key, value in flower.items():
+            example.features.feature[key].float_list.value.append(value)
+    return examples
 
 
-def to_examples(features):
-    """Returns features {name: [n]} as n `tf.train.Example`s."""
-    return [
-        tf.train.Example(
-            features=tf.train.Features(
-                feature={
-                    key: tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
-                    for key, value in row.items()
-                }
-            )
-        )
-        for row in rows(features)
-    ]
+def print_table(classes, scores):
+    """Prints the three flowers, each with its likeliest class and the probability of that.
 
-
-def serialized(features):
-    """Returns features {name: [n]} as n serialized `tf.train.Example`s."""
-    return [example.SerializeToString() for example in to_examples(features)]
-
-
-def table(classes, scores):
-    """Returns the predictions for FLOWERS as a table: for each flower its features, likeliest class and probability.
-
-    Args:
-      classes: The ids of the classes, as an export names them: str or bytes [3, 3].
-      scores: Their probabilities: float [3, 3].
+    Takes the ids of the classes, str or bytes [3, 3], and their probabilities, float [3, 3].
     """
-    cells = [(*FEATURES, 'ClassID', 'Probability')]
-    for flower, ids, probabilities in zip(zip(*FLOWERS.values()), classes, scores):
+    head = (*FEATURES, 'ClassID', 'Probability')
+    print(*head, sep='  ')
+    for flower, ids, probabilities in zip(ROWS, classes, scores):
         probability, class_id = max(zip(probabilities, ids))
-        cells.append((*map(str, flower), tf.compat.as_text(class_id), f'{probability:.6f}'))
-    return '\n'.join(
-        '  '.join(cell.rjust(len(name)) for cell, name in zip(row, cells[0])) for row in cells
-    )
+        cells = *flower.values(), tf.compat.as_text(class_id), f'{probability:.6f}'
+        print(*(str(cell).rjust(len(name)) for cell, name in zip(cells, head)), sep='  ')

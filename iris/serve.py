@@ -1,19 +1,22 @@
-"""Predicts three flowers with the newest export and a predictor: serialized `tf.train.Example`s in. No Estimator.
+"""Predicts three flowers with the newest export of iris.train and a predictor.
 
 python -m iris.serve
 """
 
-from support import script  # before TensorFlow
+import support
 from estimator_inference import exports, predictor
-from iris.iris_data import FLOWERS, serialized, table
+
+from iris.iris_data import ROWS, print_table, to_examples
 
 
-@script(reads='iris/saved_model')
-def main(args):
+def main(argv=None):
+    args = support.parser(__doc__, export_dir='iris/saved_model').parse_args(argv)
+
     predict_fn = predictor.from_saved_model(exports.latest(args.export_dir))
-    predictions = predict_fn({'inputs': serialized(FLOWERS)})
-    print(table(predictions['classes'], predictions['scores']))
+    examples = [example.SerializeToString() for example in to_examples(ROWS)]
+    predictions = predict_fn({'inputs': examples})
+    print_table(predictions['classes'], predictions['scores'])
 
 
 if __name__ == '__main__':
-    main()
+    support.run(main)

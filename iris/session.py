@@ -1,33 +1,32 @@
-"""Predicts three flowers with the newest export and nothing but a session: load, look up the signature, run.
+"""Predicts three flowers with the newest export of iris.train and a session by hand.
 
 python -m iris.session
 """
 
-import tensorflow.compat.v1 as tf
+import support
+from estimator_inference import exports, tf
 
-from support import script  # before TensorFlow
-from estimator_inference import exports
-from iris.iris_data import FLOWERS, serialized, table
+from iris.iris_data import ROWS, print_table, to_examples
 
 
-def predict(export_dir, examples):
-    """Returns an export's answer to n serialized `tf.train.Example`s: classes, bytes [n, 3], and scores [n, 3]."""
+def main(argv=None):
+    args = support.parser(__doc__, export_dir='iris/saved_model').parse_args(argv)
+
     with tf.Session(graph=tf.Graph()) as session:
-        try:
-            meta_graph = tf.saved_model.loader.load(session, ['serve'], export_dir)
-        except (OSError, tf.errors.OpError) as error:
-            raise exports.DamagedExport(f'{export_dir} is damaged: {error}') from None
-        signature = meta_graph.signature_def['serving_default']
-        if signature.method_name != tf.saved_model.signature_constants.CLASSIFY_METHOD_NAME:
-            raise ValueError(f'{export_dir} has no classifier for its serving_default')
-        fetches = signature.outputs['classes'].name, signature.outputs['scores'].name
-        return session.run(fetches, {signature.inputs['inputs'].name: examples})
+        # Load: the graph, its variables, and what the export says of itself.
+        export = tf.saved_model.loader.load(session, ['serve'], exports.latest(args.export_dir))
 
+        # Look up: the signature says what the tensors are called in the graph.
+        signature = export.signature_def['serving_default']
+        inputs = signature.inputs['inputs'].name
+        fetches = [signature.outputs[key].name for key in ('classes', 'scores')]
 
-@script(reads='iris/saved_model')
-def main(args):
-    print(table(*predict(exports.latest(args.export_dir), serialized(FLOWERS))))
+        # Run.
+        examples = [example.SerializeToString() for example in to_examples(ROWS)]
+        classes, scores = session.run(fetches, {inputs: examples})
+
+    print_table(classes, scores)
 
 
 if __name__ == '__main__':
-    main()
+    support.run(main)

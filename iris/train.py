@@ -1,68 +1,49 @@
-"""Trains a canned Estimator on 120 flowers, evaluates it on 30 others, predicts three, and exports it.
+"""Trains a DNNClassifier on 120 flowers, evaluates it on 30, predicts three, and exports it.
 
     python -m iris.train
 
-leaves checkpoints in iris/model/ and an export, which takes serialized `tf.train.Example`s, in iris/saved_model/.
+leaves checkpoints in iris/model/ and an export in iris/saved_model/.
 """
 
-from support import script  # before TensorFlow
+import support
 from estimator_inference import tf
-from iris.classifier import build_classifier, feature_columns
-from iris.iris_data import EXPECTED, FLOWERS, SPECIES, load
-from support.command_line import positive
-from support.directories import writing_to
+
+from iris.iris_data import COLUMNS, FLOWERS, SPECIES, build_classifier, load
 
 
 def train_input_fn(features, labels, batch_size):
-    """Returns batches of features, {name: float32 [batch_size]}, and labels, int32 [batch_size], without end."""
-    return (
-        tf.data.Dataset.from_tensor_slices((dict(features), labels))
-        .shuffle(1000)
-        .repeat()
-        .batch(batch_size)
-    )
+    """Returns batches without end: features {name: float32 [batch_size]}, labels int32."""
+    dataset = tf.data.Dataset.from_tensor_slices((dict(features), labels))
+    return dataset.shuffle(1000).repeat().batch(batch_size)
 
 
 def eval_input_fn(features, labels=None):
-    """Returns all flowers in one batch: features {name: float32 [n]} and, if there are any, labels [n]."""
-    return tf.data.Dataset.from_tensors(
-        dict(features) if labels is None else (dict(features), labels)
-    )
+    """Returns all flowers as one batch: features {name: float32 [n]} and labels [n], if any."""
+    inputs = dict(features) if labels is None else (dict(features), labels)
+    return tf.data.Dataset.from_tensors(inputs)
 
 
-@script(
-    writes='iris/model',
-    export_dir='iris/saved_model',
-    seed=1,
-    steps=dict(
-        metavar='N',
-        type=positive,
-        default=1000,
-        help='train until the step N (default: %(default)s)',
-    ),
-)
-def main(args):
-    classifier = build_classifier(args.model_dir, tf.estimator.RunConfig(tf_random_seed=args.seed))
-    classifier.train(
-        lambda: train_input_fn(*load('iris_training.csv'), batch_size=100), max_steps=args.steps
-    )
+def main(argv=None):
+    flags = support.parser(__doc__, model_dir='iris/model', export_dir='iris/saved_model')
+    args = flags.parse_args(argv)
+
+    classifier = build_classifier(args.model_dir)
+    features, labels = load('iris_training.csv')
+    classifier.train(lambda: train_input_fn(features, labels, batch_size=100), max_steps=1000)
 
     metrics = classifier.evaluate(lambda: eval_input_fn(*load('iris_test.csv')))
     print(f'Test set accuracy: {metrics["accuracy"]:.3f}')
 
-    for prediction, expected in zip(classifier.predict(lambda: eval_input_fn(FLOWERS)), EXPECTED):
+    for prediction, expected in zip(classifier.predict(lambda: eval_input_fn(FLOWERS)), SPECIES):
         class_id = prediction['class_ids'][0]
-        print(
-            f'Prediction is "{SPECIES[class_id]}" ({prediction["probabilities"][class_id]:.1%}), '
-            f'expected "{SPECIES[expected]}"'
-        )
+        probability = prediction['probabilities'][class_id]
+        print(f'Prediction is "{SPECIES[class_id]}" ({probability:.1%}), expected "{expected}"')
 
-    feature_spec = tf.feature_column.make_parse_example_spec(feature_columns())
+    feature_spec = tf.feature_column.make_parse_example_spec(COLUMNS)
     receiver_fn = tf.estimator.export.build_parsing_serving_input_receiver_fn(feature_spec)
-    with writing_to(args.export_dir):
-        export_dir = classifier.export_saved_model(args.export_dir, receiver_fn).decode()
-    print(f'Exported to {export_dir}')
+    export_dir = classifier.export_saved_model(args.export_dir, receiver_fn)
+    print(f'Exported to {export_dir.decode()}')
 
 
 if __name__ == '__main__':
-    main()
+    support.run(main)
