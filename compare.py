@@ -1,14 +1,14 @@
 """Measures every way to predict side by side, beside the figures of the posts.
 
-    python compare.py                        the table, in a minute
-    python compare.py --batch 10 --threads 8
+    python compare.py                         the table, in a minute
+    python compare.py --batch 10 --threads 8  the same, 10 examples a call, by 8 threads
     python compare.py --parameters 1000 1000000 --rows predictor.from_saved_model
-    python compare.py --check                the ratios that docs/speed.md promises
+    python compare.py --check                 the ratios that docs/speed.md promises
 
-All rows predict from one checkpoint, and take turns, so that a machine which gets slower or faster
+All rows predict from one checkpoint and take turns, so that a machine which gets slower or faster
 meanwhile does so for each of them. Every answer is compared with what the checkpoint's variables
-give. With several values for --batch or --parameters, each figure is measured in a process of its
-own, whose peak memory is shown.
+give. With several values of --batch or --parameters, each figure is measured in a process of its
+own, and the peak of its memory is shown.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ import itertools
 import json
 import math
 import os
-import pathlib
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,58 +38,37 @@ from fast_predict import FastPredict, PostsFastPredict
 from model import model_fn
 
 ROUNDS = 10
-SECONDS = 0.5  # a row's turn is over after so long, however many examples are left
+SECONDS = 0.5  # after which a row's turn is over, however many examples are left
 
 
 class Model(NamedTuple):
-    """What the rows load, and what they are asked.
+    """What the rows load and are asked."""
 
-    Attributes:
-      estimator: The Estimator, with a checkpoint.
-      export_dir: The path of an export of that checkpoint.
-      layers: Returns the kernel and the bias of each layer, read from the checkpoint.
-      numbers: What is asked, [n].
-      answers: What is to be answered, float [n].
-      batch: How many examples a call has.
-    """
-
-    estimator: Any
-    export_dir: str
-    layers: Callable[[], list]
-    numbers: np.ndarray
-    answers: np.ndarray
-    batch: int = 1
+    estimator: Any  # with a checkpoint
+    export_dir: str  # of an export of that checkpoint
+    layers: Callable[[], list]  # reads the kernel and the bias of each layer from the checkpoint
+    numbers: np.ndarray  # what is asked: [n]
+    answers: np.ndarray  # what the checkpoint's variables give for them: float [n]
+    batch: int = 1  # examples a call
 
 
 class Row(NamedTuple):
     """A way to predict.
 
-    Attributes:
-      name: As the table shows it.
-      open: Loads a Model, leaves to an ExitStack what is to be closed, and returns a function from
-        a batch of inputs to the predictions: a list of n, an array [n, 1], or a dict of arrays.
-      columns: 1 if that function takes `number`, [n, 1]; 2 if it takes the features, [n, 2]. They
-        are lists for one example, as in the posts, and an array for several.
-      batch: Examples a call, if not as many as --batch says.
-      own: Whether each thread needs one of its own.
-      post_a, post_b: Seconds an example in the posts: on the machine of post A's author, and on
-        post B's NVIDIA RTX 2080 Ti.
-      lags: Whether it is known to answer earlier questions.
-      needs: Packages without which the row is left out.
+    `open(model, stack)` loads, and leaves to an ExitStack what is to be closed. It returns a
+    function from a batch of inputs to its predictions: a list of n, an array [n, 1] or a dict of
+    arrays. The inputs are a list for one example, as in the posts, and an array for several.
     """
 
     name: str
     open: Callable[[Model, contextlib.ExitStack], Callable]
-    columns: int = 1
-    batch: Optional[int] = None
-    own: bool = False
-    post_a: Union[float, str, None] = None
-    post_b: Optional[float] = None
-    lags: bool = False
-    needs: Sequence[str] = ()
-
-
-# Each way to predict.
+    columns: int = 1  # what it takes: `number` [n, 1], or the features [n, 2]
+    batch: Optional[int] = None  # examples a call, if not as many as --batch says
+    own: bool = False  # whether each thread needs one of its own
+    post_a: Union[float, str, None] = None  # seconds an example, on the machine of its author
+    post_b: Optional[float] = None  # likewise, on an NVIDIA RTX 2080 Ti
+    lags: bool = False  # whether it is known to answer earlier questions
+    needs: Sequence[str] = ()  # packages without which it is left out
 
 
 def open_estimator(model, stack):
@@ -105,7 +82,7 @@ def open_estimator(model, stack):
 def open_generator(kind, model, stack):
     opened = kind(model.estimator)
     # An open Estimator.predict leaves its graph as the default graph of the thread that started it,
-    # and has to be closed there. In between it may be asked by any thread.
+    # and is to be closed there. In between, any thread may ask it.
     thread = stack.enter_context(futures.ThreadPoolExecutor(1))
     stack.callback(lambda: thread.submit(opened.close).result())
     thread.submit(opened.predict, [[100, 100]]).result()
@@ -196,97 +173,69 @@ def apply(layers, x):
     return x
 
 
-ESTIMATOR = Row('Estimator.predict', open_estimator, 2, post_a=0.19, post_b=0.1152)
-SESSION = Row(
-    'Session.run: what tf.contrib.predictor did', open_session, post_a='"100x"', post_b=178e-6
+open_posts, open_right = (
+    functools.partial(open_generator, kind) for kind in (PostsFastPredict, FastPredict)
 )
-posts, right = (functools.partial(open_generator, kind) for kind in (PostsFastPredict, FastPredict))
 POSTS = [
-    ESTIMATOR,
-    Row('FastPredict as the posts have it', posts, 2, own=True, post_b=352e-6, lags=True),
-    Row('FastPredict on a generator', right, 2, own=True),
-    Row('FastPredict, 10 a call (post B one by one)', right, 2, 10, own=True, post_b=238e-6),
-    SESSION,
+    Row('Estimator.predict', open_estimator, 2, post_a=0.19, post_b=0.1152),
+    Row('FastPredict as the posts have it', open_posts, 2, own=True, post_b=352e-6, lags=True),
+    Row('FastPredict on a generator', open_right, 2, own=True),
+    Row('FastPredict, 10 a call (post B one by one)', open_right, 2, 10, own=True, post_b=238e-6),
+    Row('Session.run: what tf.contrib.predictor did', open_session, post_a='"100x"', post_b=178e-6),
 ]
-FAST_PREDICT = Row("the library's FastPredict", open_fast_predict, 2)
-PREDICTOR = Row('predictor.from_saved_model', open_saved_model)
-TF2 = Row('tf.saved_model.load', open_tf2)
-ONNX = Row('ONNX Runtime', open_onnx, needs=['onnx', 'onnxruntime'])
-ROWS = [
-    *POSTS,
-    FAST_PREDICT,
+BEYOND = [
+    Row("the library's FastPredict", open_fast_predict, 2),
     Row("the library's FastPredict, 10 a call", open_fast_predict, 2, 10),
-    PREDICTOR,
+    Row('predictor.from_saved_model', open_saved_model),
     Row('predictor.from_estimator', open_from_estimator),
-    TF2,
-    ONNX,
+    Row('tf.saved_model.load', open_tf2),
+    Row('ONNX Runtime', open_onnx, needs=['onnx', 'onnxruntime']),
     Row('LiteRT', open_lite, own=True, needs=['ai_edge_litert']),
 ]
-NAMES = [row.name for row in ROWS]
+ROWS = {row.name: row for row in POSTS + BEYOND}
+MISSING = [row for row in BEYOND if not all(map(importlib.util.find_spec, row.needs))]
 
 
 # What they predict from.
 
 
 def large_model_fn(features, labels, mode, params):
-    """A model for --parameters: three layers with random weights, which answers a multiple of x."""
+    """The model of --parameters: three layers with random weights, which answer a multiple of x."""
     x = features['feature'] if isinstance(features, dict) else features
     for name, units in (('hidden', params['width']), ('second', params['width']), ('dense', 1)):
         weights = tf.random_uniform_initializer(0, 1 / int(x.shape[1]), seed=1)
         x = tf.layers.dense(x, units, kernel_initializer=weights, name=name)
-    return tf.estimator.EstimatorSpec(mode, predictions=x)
+    train_op = tf.assign_add(tf.train.get_global_step(), 1)
+    return tf.estimator.EstimatorSpec(mode, predictions=x, loss=tf.reduce_sum(x), train_op=train_op)
 
 
-def make(directory: str, model_dir: str, parameters: Optional[int]) -> tuple[str, str]:
-    """Exports a checkpoint, for --parameters one that it makes; returns the paths of both."""
+def load(directory: str, model_dir: str, parameters: Optional[int], batch: int) -> Model:
+    """Returns a Model. Its export, and what --parameters asks for, are made if they aren't there."""
+    export_dir_base, kind, params = os.path.join(directory, 'saved_model'), model_fn, {}
     if parameters:
-        model_dir = os.path.join(directory, 'model')
-        with tf.Graph().as_default(), tf.Session() as session:
-            features, params = tf.placeholder(tf.float32, [None, 2]), large_params(parameters)
-            large_model_fn(features, None, tf.estimator.ModeKeys.PREDICT, params)
-            tf.train.create_global_step()
-            session.run(tf.global_variables_initializer())
-            tf.train.Saver().save(session, os.path.join(model_dir, 'model.ckpt'), 0)
-    export_dir_base = os.path.join(directory, 'saved_model')
-    estimator = make_estimator(model_dir, parameters)
-    return model_dir, estimator.export_saved_model(
-        export_dir_base, serving_input_receiver_fn
-    ).decode()
+        model_dir, kind = os.path.join(directory, 'model'), large_model_fn
+        params = {'width': round(parameters**0.5)}
+    else:
+        params = support.params(model_dir)
+    estimator = tf.estimator.Estimator(kind, model_dir, params=params)
+    if not os.path.exists(export_dir_base):
+        if parameters:
+            estimator.train(lambda: tf.zeros([1, 2]), max_steps=1)
+        estimator.export_saved_model(export_dir_base, serving_input_receiver_fn)
 
-
-def large_params(parameters: int) -> dict[str, int]:
-    """Returns the width w that gives about so many parameters, w² + 5w + 1."""
-    return {'width': max(1, round(math.sqrt(parameters + 5.25) - 2.5))}
-
-
-def make_estimator(model_dir: str, parameters: Optional[int]) -> Any:
-    if parameters:
-        return tf.estimator.Estimator(large_model_fn, model_dir, params=large_params(parameters))
-    return tf.estimator.Estimator(model_fn, model_dir, params=support.params(model_dir))
-
-
-def read_layers(checkpoint: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the kernel and the bias of each layer.
-
-    Raises:
-      support.Error: The checkpoint is of no model that compare.py knows.
-    """
-    reader = tf.train.load_checkpoint(checkpoint)
-    names = [name for name in ('hidden', 'second', 'dense') if reader.has_tensor(f'{name}/kernel')]
-    layers = [
-        tuple(reader.get_tensor(f'{name}/{of}') for of in ('kernel', 'bias')) for name in names
-    ]
-    if 'dense' not in names or layers[0][0].shape[0] != 2:
-        raise support.Error(f'{checkpoint} is of another model than that of model.py')
-    return layers
-
-
-def load(model_dir: str, export_dir: str, parameters: Optional[int], batch: int) -> Model:
-    estimator = make_estimator(model_dir, parameters)
     layers = functools.partial(read_layers, estimator.latest_checkpoint())
     numbers = np.arange(100, 200, dtype=np.float32)
     answers = apply(layers(), np.stack([numbers, numbers], axis=1)).ravel()
+    export_dir = os.path.join(export_dir_base, *os.listdir(export_dir_base))
     return Model(estimator, export_dir, layers, numbers, answers, batch)
+
+
+def read_layers(checkpoint):
+    """Returns the kernel and the bias of each layer."""
+    get = tf.train.load_checkpoint(checkpoint).get_tensor
+    shapes = dict(tf.train.list_variables(checkpoint))
+    names = [name for name in ('hidden', 'second', 'dense') if f'{name}/kernel' in shapes]
+    return [(get(f'{name}/kernel'), get(f'{name}/bias')) for name in names]
 
 
 # Measuring.
@@ -297,67 +246,54 @@ class Stopwatch:
 
     def __init__(self, row: Row, model: Model, threads: int, stack: contextlib.ExitStack) -> None:
         self.row, self.threads, self.batch = row, threads, row.batch or model.batch
-        order = np.arange(len(model.numbers) * self.batch).reshape(-1, self.batch)
-        order %= len(model.numbers)
+        order = np.arange(100 * self.batch).reshape(100, self.batch) % 100
         inputs = model.numbers[order][..., None].repeat(row.columns, axis=2)
-        questions = list(inputs) if self.batch > 1 else inputs.tolist()
+        questions = inputs if self.batch > 1 else inputs.tolist()
         self.questions = itertools.cycle(zip(questions, model.answers[order]))
+        # Calls are made in threads of their own: Ctrl-C would break one off in the midst of it.
+        self.pool = stack.enter_context(futures.ThreadPoolExecutor(threads))
 
         start = time.perf_counter()
         model = model._replace(batch=self.batch)
         opened = [row.open(model, stack) for _ in range(threads if row.own else 1)]
-        self.load = time.perf_counter() - start
-        self.asks = opened * (threads // len(opened))
-        self.pool = stack.enter_context(futures.ThreadPoolExecutor(threads))
-        self.turns: list[float] = []  # seconds an example, for each turn
-        self.times: list[float] = []  # seconds a call, for each call
+        self.load, self.calls = time.perf_counter() - start, opened * (threads // len(opened))
+        self.turns: list[float] = []  # seconds an example, of each turn
+        self.times: list[float] = []  # seconds a call, of each call
         self.wrong = 0
         self.turn(threads)
         self.first_call = self.times[0]
         self.turns, self.times = [], []
 
     def turn(self, calls: int) -> None:
-        """Makes so many calls, or those for which there is time."""
-        each = [
-            list(itertools.islice(self.questions, -(-calls // self.threads))) for _ in self.asks
-        ]
+        """Makes so many calls, or those that there is time for."""
+        asked = [list(itertools.islice(self.questions, calls // self.threads)) for _ in self.calls]
         start = time.perf_counter()
-        if self.threads == 1:
-            results = [work(self.asks[0], each[0])]
-        else:
-            results = list(self.pool.map(work, self.asks, each))
+        results = list(self.pool.map(ask, self.calls, asked))
         elapsed = time.perf_counter() - start
         times = [seconds for result in results for seconds, _ in result]
-        # Of several threads: how long it takes for one of them to have an answer.
-        took = statistics.median(times) if self.threads == 1 else elapsed / len(times)
-        self.turns.append(took / self.batch)
+        # Of several threads: how long it takes for one of them to have its answer.
+        took = np.median(times) if self.threads == 1 else elapsed / len(times)
+        self.turns.append(float(took) / self.batch)
         self.times += times
-        for questions, result in zip(each, results):
+        for questions, result in zip(asked, results):
             for (_, expected), (_, answers) in zip(questions, result):
                 self.wrong += count_wrong(answers, expected)
 
     def record(self) -> dict[str, Any]:
-        """Returns the figures, in seconds; those that are not of a call are an example's."""
-        return {
-            'row': self.row.name,
-            'batch': self.batch,
-            'threads': self.threads,
-            'examples': len(self.times) * self.batch,
-            'load': self.load,
-            'first_call': self.first_call,
-            'median': statistics.median(self.turns),
-            'p99': np.percentile(self.times, 99) / self.batch,
-            'examples_per_second': 1 / statistics.fmean(self.turns),
-            'wrong': self.wrong,
-        }
+        """Returns the figures; times are in seconds, and an example's but for `load`, `first_call`."""
+        median, p99 = np.median(self.turns), np.percentile(self.times, 99) / self.batch
+        record = {'row': self.row.name, 'batch': self.batch, 'threads': self.threads}
+        record.update(load=self.load, first_call=self.first_call, median=median, p99=p99)
+        record.update(examples=len(self.times) * self.batch, wrong=self.wrong)
+        return {**record, 'examples_per_second': 1 / np.mean(self.turns)}
 
 
-def work(ask: Callable, questions: Sequence) -> list[tuple[float, Any]]:
-    """Returns (seconds, answers) for each call."""
+def ask(call: Callable, questions: Sequence) -> list[tuple[float, Any]]:
+    """Returns (seconds, answers) of each call."""
     results, end = [], time.perf_counter() + SECONDS
     for question, _ in questions:
         start = time.perf_counter()
-        answers = ask(question)
+        answers = call(question)
         stop = time.perf_counter()
         results.append((stop - start, answers))
         if stop > end:
@@ -366,7 +302,7 @@ def work(ask: Callable, questions: Sequence) -> list[tuple[float, Any]]:
 
 
 def count_wrong(answers: Any, expected: np.ndarray) -> int:
-    """Returns how many answers of a call are not within 0.1% of what is expected, float [n]."""
+    """Returns how many answers of a call aren't within 0.1% of what is expected, float [n]."""
     if isinstance(answers, dict):
         answers = answers.get('predictions', answers.get('output'))
     elif isinstance(answers, list):
@@ -376,319 +312,207 @@ def count_wrong(answers: Any, expected: np.ndarray) -> int:
 
 
 def measure(rows: Sequence[Row], model: Model, threads: int, examples: int) -> list[Stopwatch]:
-    """Measures rows in turns."""
+    """Measures rows in turns. Raises support.Error where one that doesn't lag answers wrong."""
     with contextlib.ExitStack() as stack:
         stopwatches = [Stopwatch(row, model, threads, stack) for row in rows]
         for _ in range(ROUNDS):
             for stopwatch in stopwatches:
-                stopwatch.turn(max(1, round(examples / ROUNDS / stopwatch.batch)))
+                stopwatch.turn(max(threads, round(examples / ROUNDS / stopwatch.batch)))
+    for stopwatch in stopwatches:
+        if stopwatch.wrong and not stopwatch.row.lags:
+            raise support.Error(f'{stopwatch.row.name} gave {stopwatch.wrong:,} wrong answers')
     return stopwatches
 
 
 def peak_memory() -> Optional[int]:
-    """Returns the peak memory of this process in bytes, or None on Windows, which has another way."""
+    """Returns the peak of this process's memory in bytes, or None where Python doesn't know it."""
     try:
         import resource
-    except ImportError:
+    except ImportError:  # on Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == 'darwin' else peak * 1024
 
 
-def measure_alone(
-    name: str, model_dir: str, export_dir: str, parameters: Optional[int], batch: int, *how: int
-) -> dict[str, Any]:
-    """Returns the figures of one row, and the peak memory of the process."""
-    tf.logging.set_verbosity(tf.logging.ERROR)
-    model = load(model_dir, export_dir, parameters, batch)
-    shapes = (layer.shape for layer in itertools.chain(*model.layers()))
-    parameters = sum(map(math.prod, shapes))
-    [stopwatch] = measure([ROWS[NAMES.index(name)]], model, *how)
-    return {**stopwatch.record(), 'parameters': parameters, 'peak_memory': peak_memory()}
+def measure_alone(names, directory, model_dir, parameters, batch, threads, examples):
+    """Returns the figures of rows, with the peak of this process's memory."""
+    model = load(directory, model_dir, parameters, batch)
+    more = {'parameters': sum(array.size for layer in model.layers() for array in layer)}
+    stopwatches = measure([ROWS[name] for name in names], model, threads, examples)
+    more['peak_memory'] = peak_memory()
+    return [{**stopwatch.record(), **more} for stopwatch in stopwatches]
 
 
-def in_process(function: Callable, *args: Any) -> Any:
-    """Returns what a function of this module returns in a process of its own."""
-    code = f'import compare, json; print(json.dumps(compare.{function.__name__}(*{args!r})))'
-    path = os.pathsep.join([os.path.dirname(os.path.abspath(__file__)), *sys.path])
-    command, environ = [sys.executable, '-c', code], {**os.environ, 'PYTHONPATH': path}
+def in_process(*args: Any) -> Any:
+    """Returns what `measure_alone` returns in a process of its own."""
+    code = f'import compare, json; print(json.dumps(compare.measure_alone(*{args})))'
+    environ = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    command = [sys.executable, '-c', code]
     ended = subprocess.run(command, env=environ, capture_output=True, text=True)
     if ended.returncode:
-        raise support.Error(f'{args}: {ended.stderr.strip().splitlines()[-1]}')
+        raise support.Error(ended.stderr.strip().splitlines()[-1])
     return json.loads(ended.stdout.splitlines()[-1])
 
 
 # Printing.
 
 
-def machine() -> dict[str, Any]:
-    """Prints and returns what the figures depend on."""
-    found = {
-        'python': platform.python_version(),
-        'tensorflow': tf2.__version__,
-        'numpy': np.__version__,
-        'machine': f'{platform.system()} {platform.machine()}',
-        'cores': os.cpu_count(),
-        'device': support.device(),
-    }
-    print('Python {}, TensorFlow {}, numpy {}; {}, {} cores, on {}'.format(*found.values()))
-    return found
+def print_line(name, *cells):
+    print((f'{name:42}' + ''.join(f'{cell:>12}' for cell in cells)).rstrip(), flush=True)
 
 
-def installed(rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows whose packages are installed, and names the others."""
-    found = [row for row in rows if all(map(importlib.util.find_spec, row.needs))]
-    for row in rows:
-        if row not in found:
-            print(f'{row.name} is left out: pip install {" ".join(row.needs)}')
-    return found
-
-
-def print_line(name: str, *cells: str) -> None:
-    print(f'{name:42}' + ''.join(f'{cell:>12}' for cell in cells), flush=True)
-
-
-def table(rows: Sequence[Row], model: Model, args: Any) -> list[dict[str, Any]]:
-    """Measures and prints a line for each row; returns the figures."""
-    took = f'{args.examples:,} examples a row, or what {ROUNDS * SECONDS:.0f} seconds allow'
-    print(f'{took}; {model.batch} a call, {args.threads} thread(s)', flush=True)
-    stopwatches = measure(rows, model, args.threads, args.examples)
-    # What the posts measured is this, and nothing else.
-    posts = model.batch == args.threads == 1 and not args.parameters
-    records = []
+def table(rows, model, args):
+    """Prints a line for each row; returns the figures."""
+    limit = f'or as many as {ROUNDS * SECONDS:g} seconds allow'
+    print(f'{model.batch} a call, threads: {args.threads}, {args.examples:,} examples, {limit}')
     print_line('', 'an example', 'faster', 'wrong', 'post A', 'post B')
-    for stopwatch in stopwatches:
+    # What the posts measured is this, and nothing else.
+    as_posts = model.batch == args.threads == 1 and args.parameters == [None]
+    records, baseline, section = [], None, POSTS
+    for stopwatch in measure(rows, model, args.threads, args.examples):
         row, record = stopwatch.row, stopwatch.record()
-        record.update(post_a=row.post_a if posts else None, post_b=row.post_b if posts else None)
-        if row not in POSTS and (not records or records[-1]['row'] in NAMES[: len(POSTS)]):
+        posts = {'post_a': row.post_a, 'post_b': row.post_b} if as_posts else {}
+        records.append({**record, **posts})
+        if row in BEYOND and section is POSTS:
             print('Beyond the posts:')
-        records.append(record)
-        slowest = records[0]['median'] if rows[0] is ESTIMATOR else None
-        faster = f'{slowest / record["median"]:,.0f}x' if slowest else ''
-        figures = [shown(record['median']), faster, f'{record["wrong"]:,}']
-        print_line(row.name, *figures, shown(record['post_a']), shown(record['post_b']))
-    refuse_wrong(stopwatches)
+            section = BEYOND
+        baseline = record['median'] if row.name == 'Estimator.predict' else baseline
+        print_line(
+            row.name,
+            support.seconds(record['median']),
+            f'{baseline / record["median"]:,.0f}x' if baseline else '',
+            f'{record["wrong"]:,}',
+            *(v if isinstance(v, str) else support.seconds(v) if v else '' for v in posts.values()),
+        )
     return records
 
 
-def shown(time: Union[float, str, None]) -> str:
-    return time if isinstance(time, str) else support.seconds(time) if time else ''
-
-
-def refuse_wrong(stopwatches: Sequence[Stopwatch]) -> None:
-    for stopwatch in stopwatches:
-        if stopwatch.wrong and not stopwatch.row.lags:
-            raise support.Error(f'{stopwatch.row.name} gave {stopwatch.wrong:,} wrong answers')
-
-
-def growth(rows: Sequence[Row], args: Any) -> list[dict[str, Any]]:
+def growth(rows, args):
     """Prints time and memory for each number of parameters, batch and row; returns the figures."""
     print_line('', 'parameters', 'batch', 'an example', 'peak memory')
     records = []
-    for parameters in args.parameters or [None]:
+    for parameters in args.parameters:
         with tempfile.TemporaryDirectory() as directory:
-            paths = in_process(make, directory, args.model_dir, parameters)
-            for batch, row in itertools.product(args.batch, rows):
-                how = batch, args.threads, args.examples
-                record = in_process(measure_alone, row.name, *paths, parameters, *how)
-                records.append(record)
-                peak = record['peak_memory']
-                print_line(
-                    row.name,
-                    f'{record["parameters"]:,}',
-                    f'{batch:,}',
-                    support.seconds(record['median']),
-                    f'{peak / 1e6:,.0f} MB' if peak else '',
-                )
+            # The first process measures nothing, and makes the model.
+            for batch, names in [(1, []), *itertools.product(args.batch, [[r.name] for r in rows])]:
+                how = parameters, batch, args.threads, args.examples
+                for record in in_process(names, directory, args.model_dir, *how):
+                    records.append(record)
+                    sizes = [f'{record[key]:,}' for key in ('parameters', 'batch')]
+                    peak = f'{(record["peak_memory"] or math.nan) / 1e6:,.0f} MB'
+                    print_line(*names, *sizes, support.seconds(record['median']), peak)
     return records
 
 
-# Promises.
+def plot(path, records):
+    """Draws a bar for each figure, beside those of the posts."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    gray = '#808080'  # legible on white and on black
+    names = ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color', 'ytick.color')
+    with rc_context({**dict.fromkeys(names, gray), 'svg.fonttype': 'none'}):
+        axes = Figure((9, 0.4 * len(records) + 1.2)).subplots()
+        for record in records:
+            label, text = record['row'], support.seconds(record['median'])
+            if 'parameters' in record:
+                label += ', {parameters:,} parameters, {batch:,} a call'.format(**record)
+            axes.barh(label, record['median'], color='#4c8bf5', height=0.6)
+            right = record['median']
+            for post, marker in (('post_a', 'D'), ('post_b', 'o')):
+                if isinstance(record.get(post), float):
+                    axes.plot(record[post], label, marker, color='#d93025')
+                    right = max(right, record[post])
+            text += ', wrong answers' * bool(record['wrong'])
+            axes.text(right * 1.3, label, text, va='center')
+        axes.set(xscale='log', xlabel='seconds an example; red: post A (diamond), post B (circle)')
+        axes.margins(x=0.2)
+        axes.invert_yaxis()
+        axes.figure.savefig(path, transparent=True, bbox_inches='tight')
+
+
+# What --check promises. Each has a margin, for the noise of a machine that others use too.
 
 
 class Case(NamedTuple):
-    """What --check measures.
-
-    Attributes:
-      title: What is asked.
-      promises: {Row: (at least, at most)} so many times the predictor's time it takes. Each has a
-        margin, for the noise of a machine that others use too.
-      model: Returns the Model, given that of the posts and a directory to write to.
-      batch, threads, examples: As the flags say them.
-    """
+    """What is asked, and how many times the predictor's time the rows take for it."""
 
     title: str
-    promises: dict[str, tuple[float, float]]
-    batch: int = 1
-    threads: int = 1
-    examples: int = 10_000
-    model: Callable[[Model, str], Model] = lambda model, directory: model
+    batch: int
+    threads: int
+    examples: int
+    promises: dict[str, tuple[float, float]]  # {name of a row: (at least, at most)}
+    other: Optional[tuple[Any, Callable]] = None  # another model: what it takes, and what gives 10x
 
 
-def strings(model: Model, directory: str) -> Model:
-    """Returns a Model that takes a number as text and appends a 0: 10x."""
-    return save(
-        model._replace(
-            numbers=np.array([b'%d' % number for number in model.numbers], object),
-            answers=10 * model.numbers,
-        ),
-        os.path.join(directory, 'strings'),
-        tf.string,
-        lambda number: tf.strings.join([number, '0']),
-    )
-
-
-def large_answer(model: Model, directory: str) -> Model:
-    """Returns a Model that answers a number with 80 MB of it."""
-    return save(
-        model._replace(answers=model.numbers),
-        os.path.join(directory, 'large'),
-        tf.float32,
-        lambda number: tf.tile(number, [1, 20_000_000]),
-    )
-
-
-def save(model: Model, export_dir: str, dtype: Any, function: Callable) -> Model:
-    with tf.Graph().as_default(), tf.Session() as session:
-        number = tf.placeholder(dtype, [None, 1])
-        output = function(number)
-        tf.saved_model.simple_save(session, export_dir, {'number': number}, {'output': output})
-    return model._replace(export_dir=export_dir)
-
-
-# At 1,000 examples a call, FastPredict makes 1,000 predictions of an array.
-INFINITY = math.inf
+PREDICTOR, FAST = 'predictor.from_saved_model', "the library's FastPredict"
+SESSION, TF2 = 'Session.run: what tf.contrib.predictor did', 'tf.saved_model.load'
+TENFOLD = {SESSION: (10, math.inf), TF2: (10, math.inf), 'ONNX Runtime': (0.6, math.inf)}
+TWICE = {SESSION: (2, math.inf), TF2: (2, math.inf), 'ONNX Runtime': (0.6, math.inf)}
+NO_SLOWER = {SESSION: (1 / 1.3, math.inf)}
+add_zero = tf.string, lambda number: tf.strings.join([number, '0'])
+repeat = tf.float32, lambda number: tf.tile(10 * number, [1, 20_000_000])
 PROMISES = [
-    Case(
-        f'{batch:,} a call, {threads} thread{"s" * (threads > 1)}',
-        {
-            FAST_PREDICT.name: (0, 1.6 if batch < 1000 else 12),
-            SESSION.name: (least, INFINITY),
-            TF2.name: (least, INFINITY),
-            ONNX.name: (0.6, INFINITY),
-        },
-        batch,
-        threads,
-        examples,
-    )
-    for batch, threads, least, examples in [
-        (1, 1, 10, 10_000),
-        (10, 1, 10, 100_000),
-        (1000, 1, 4, 2_000_000),
-        (1, 8, 2, 10_000),
-        (10, 8, 2, 100_000),
-        (1000, 8, 2, 2_000_000),
-    ]
-] + [
-    Case('Strings, 100 a call', {SESSION.name: (1 / 1.3, INFINITY)}, 100, 1, 100_000, strings),
-    Case('An answer of 80 MB', {SESSION.name: (1 / 1.3, INFINITY)}, 1, 1, 10, large_answer),
+    Case('1 a call', 1, 1, 10_000, {FAST: (0, 1.6), **TENFOLD}),
+    Case('10 a call', 10, 1, 100_000, {FAST: (0, 2), **TENFOLD}),
+    # FastPredict makes 1,000 predictions of an array of 1,000.
+    Case('1,000 a call', 1000, 1, 2_000_000, {FAST: (0, 12), **TWICE}),
+    Case('1 a call, 8 threads', 1, 8, 10_000, {FAST: (0, 2), **TWICE}),
+    Case('10 a call, 8 threads', 10, 8, 100_000, {FAST: (0, 2), **TWICE}),
+    Case('1,000 a call, 8 threads', 1000, 8, 2_000_000, {FAST: (0, 12), **TWICE}),
+    Case('100 strings a call', 100, 1, 100_000, NO_SLOWER, add_zero),
+    Case('An answer of 80 MB', 1, 1, 10, NO_SLOWER, repeat),
 ]
-MEMORY = 8e6  # how many bytes the peak may grow by in 100,000 calls
-CALLS = 100_000
+CALLS, GROWTH = 100_000, 8e6  # in so many calls, the peak of memory grows by at most so many bytes
 
 
-def check(model: Model, directory: str) -> None:
-    """Measures what PROMISES has, and prints the ratios with their spread over the rounds.
+def check(model, directory):
+    """Prints what is promised, with the spread of each ratio over the rounds.
 
     Raises:
-      support.Error: One isn't kept.
+      support.Error: A promise isn't kept.
     """
-    kept = [check_memory(row, model) for row in (PREDICTOR, FAST_PREDICT)]
+    kept = [check_memory(ROWS[name], model) for name in (PREDICTOR, FAST)]
     for case in PROMISES:
-        rows = [row for row in ROWS if row.name in case.promises]
-        rows = [row for row in rows if all(map(importlib.util.find_spec, row.needs))]
-        asked = case.model(model, directory)._replace(batch=case.batch)
-        predictor, *others = measure([PREDICTOR, *rows], asked, case.threads, case.examples)
-        refuse_wrong([predictor, *others])
-        call = support.seconds(statistics.median(predictor.turns) * case.batch)
-        print(f'{case.title}: the predictor takes {call} a call', flush=True)
+        asked = model._replace(batch=case.batch)
+        if case.other:
+            asked = save(asked, os.path.join(directory, case.title), *case.other)
+        rows = [ROWS[name] for name in (PREDICTOR, *case.promises) if ROWS[name] not in MISSING]
+        first, *others = measure(rows, asked, case.threads, case.examples)
+        print(f'{case.title}: {PREDICTOR} {support.seconds(np.median(first.turns) * case.batch)}')
         for other in others:
             least, most = case.promises[other.row.name]
-            ratios = np.divide(other.turns, predictor.turns)
-            ratio = np.median(ratios)
-            kept.append(bool(least <= ratio <= most))
-            print(
-                f'  {other.row.name:42} {ratio:6.2f} x ({ratios.min():.2f} to {ratios.max():.2f}),',
-                f'at most {most:.2f}:' if most < INFINITY else f'at least {least:.2f}:',
-                'ok' if kept[-1] else 'NOT KEPT',
-                flush=True,
-            )
+            ratios = np.divide(other.turns, first.turns)
+            text = f'{np.median(ratios):7.2f} x ({ratios.min():.2f} to {ratios.max():.2f}),'
+            limit = f'at least {least:.2f}' if most == math.inf else f'at most {most:.2f}'
+            kept.append(bool(least <= np.median(ratios) <= most))
+            print(f'  {other.row.name:42}{text} {limit}: {"ok" if kept[-1] else "NOT KEPT"}')
     if not all(kept):
         raise support.Error(f'{kept.count(False)} of {len(kept)} promises are not kept')
 
 
-def check_memory(row: Row, model: Model) -> bool:
+def save(model, export_dir, dtype, function):
+    """Saves another model, which gives 10x, and returns the Model of it."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        number = tf.placeholder(dtype, [None, 1])
+        outputs = {'output': function(number)}
+        tf.saved_model.simple_save(session, export_dir, {'number': number}, outputs)
+    numbers = model.numbers.astype(int).astype(str).astype(dtype.as_numpy_dtype)
+    return model._replace(export_dir=export_dir, numbers=numbers, answers=10 * model.numbers)
+
+
+def check_memory(row, model):
+    peaks = []
     with contextlib.ExitStack() as stack:
-        ask, question = row.open(model, stack), [[3.0] * row.columns]
-        for _ in range(1000):
-            ask(question)
-        before = peak_memory()
-        for _ in range(CALLS):
-            ask(question)
-        after = peak_memory()
-    if before is None or after is None:
-        print('Memory is not measured: this Python has no module resource')
-        return True
-    kept = after - before <= MEMORY
-    grown = f'the peak of memory grows by {(after - before) / 1e6:.1f} MB'
-    print(f'{CALLS:,} calls of {row.name}: {grown}, at most {MEMORY / 1e6:.1f}:', end=' ')
-    print('ok' if kept else 'NOT KEPT', flush=True)
-    return kept
-
-
-# Drawing.
-
-GRAY = '#808080'  # legible on white and on black
-
-
-def plot(path: str, records: Sequence[dict[str, Any]]) -> None:
-    """Draws what the table or the growth shows."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    names = 'text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color', 'ytick.color'
-    settings: dict[str, Any] = dict.fromkeys(names, GRAY)
-    settings.update({'font.size': 11, 'svg.fonttype': 'none', 'svg.hashsalt': 'compare'})
-    with pyplot.rc_context(settings):
-        grows = 'peak_memory' in records[0]
-        size = (9, 4.5) if grows else (9, 0.45 * len(records) + 1.2)
-        figure, axes = pyplot.subplots(figsize=size)
-        (draw_growth if grows else draw_rows)(axes, records)
-        axes.legend(labelcolor=GRAY, framealpha=0)
-        metadata = {'Date': None} if path.endswith('svg') else {}
-        figure.savefig(path, transparent=True, bbox_inches='tight', metadata=metadata)
-        pyplot.close(figure)
-
-
-def draw_rows(axes: Any, records: Sequence[dict[str, Any]]) -> None:
-    names = [record['row'] for record in records]
-    axes.barh(names, [record['median'] * 1e6 for record in records], color='#4c8bf5', height=0.6)
-    ends = [record['median'] * 1e6 for record in records]
-    for key, marker, color, label in [
-        ('post_a', 'D', '#e8710a', "post A, its author's machine"),
-        ('post_b', 'o', '#d93025', 'post B, RTX 2080 Ti'),
-    ]:
-        times = [record[key] if isinstance(record[key], float) else math.nan for record in records]
-        axes.plot(np.multiply(times, 1e6), names, marker, color=color, zorder=3, label=label)
-        ends = [max(end, time * 1e6) if time > 0 else end for end, time in zip(ends, times)]
-    for end, record in zip(ends, records):
-        text = support.seconds(record['median']) + ', wrong answers' * bool(record['wrong'])
-        axes.text(end * 1.3, record['row'], text, va='center')
-    axes.set(xscale='log', xlabel='microseconds an example (median), logarithmic')
-    axes.set_xlim(0.3, max(ends) * 30)
-    axes.invert_yaxis()
-
-
-def draw_growth(axes: Any, records: Sequence[dict[str, Any]]) -> None:
-    x = 'parameters' if len({record['parameters'] for record in records}) > 1 else 'batch'
-    for name in dict.fromkeys(record['row'] for record in records):
-        line = [record for record in records if record['row'] == name]
-        times = [record['median'] * 1e6 for record in line]
-        axes.plot([record[x] for record in line], times, marker='o', label=name)
-    axes.set(xscale='log', yscale='log', ylabel='microseconds an example (median)')
-    axes.set_xlabel('parameters of the model' if x == 'parameters' else 'examples a call')
+        call = row.open(model, stack)
+        for calls in (1000, CALLS):
+            for _ in range(calls):
+                call([[3.0] * row.columns])
+            peaks.append(peak_memory() or math.nan)  # then the promise is not kept
+    grown = peaks[1] - peaks[0]
+    text = f'{CALLS:,} calls of {row.name}: memory grows by {grown / 1e6:.1f} MB,'
+    print(f'{text} at most {GROWTH / 1e6:.1f}: {"ok" if grown <= GROWTH else "NOT KEPT"}')
+    return grown <= GROWTH
 
 
 def main(argv=None):
@@ -696,37 +520,41 @@ def main(argv=None):
     many = {'type': support.number, 'nargs': '+', 'metavar': 'N'}
     parser.add_argument('--batch', **many, default=[1], help='examples a call; default: 1')
     parser.add_argument(
-        '--parameters', **many, help="a model of three layers with about N, in place of the posts'"
+        '--parameters', **many, default=[None], help="a model with about so many, not the posts'"
     )
-    parser.add_argument(
-        '--rows', nargs='+', choices=NAMES, default=NAMES, metavar='NAME', help='default: all'
-    )
+    parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS), metavar='NAME')
     parser.add_argument('--json', metavar='FILE', help='write the figures there')
-    parser.add_argument('--plot', metavar='FILE', help='draw them there, .svg or .png')
-    parser.add_argument('--check', action='store_true', help='fail if a promise is not kept')
+    parser.add_argument('--plot', metavar='FILE', help='draw them there: .svg or .png')
+    parser.add_argument('--check', action='store_true', help='status 1 if a promise is not kept')
     args = parser.parse_args(argv)
     if args.plot and not importlib.util.find_spec('matplotlib'):
         raise support.Error('--plot needs matplotlib: pip install matplotlib')
 
     tf.logging.set_verbosity(tf.logging.ERROR)
-    figures = {'machine': machine()}
-    # Rows of 10 a call stand beside rows of one.
-    rows = [row for row in ROWS if row.name in args.rows and (not row.batch or args.batch == [1])]
-    rows = installed(rows)
-    if len(args.batch) * len(args.parameters or [1]) > 1:
-        figures['rows'] = growth(rows, args)
+    machine = (
+        f'Python {platform.python_version()}, TensorFlow {tf2.__version__}, numpy {np.__version__}; '
+        f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, on {support.device()}'
+    )
+    print(machine)
+    for row in MISSING:
+        print(f'Without {row.name}: pip install {" ".join(row.needs)}')
+    rows = [row for name, row in ROWS.items() if name in args.rows and row not in MISSING]
+    if args.batch != [1]:  # the rows of 10 a call stand beside those of one
+        rows = [row for row in rows if not row.batch]
+
+    if len(args.batch) * len(args.parameters) > 1:
+        records = growth(rows, args)
     else:
-        [parameters], [batch] = args.parameters or [None], args.batch
         with tempfile.TemporaryDirectory() as directory:
-            paths = make(directory, args.model_dir, parameters)
-            model = load(*paths, parameters, batch)
+            model = load(directory, args.model_dir, *args.parameters, *args.batch)
             if args.check:
                 return check(model, directory)
-            figures['rows'] = table(rows, model, args)
+            records = table(rows, model, args)
     if args.json:
-        pathlib.Path(args.json).write_text(json.dumps(figures, indent=2))
+        with open(args.json, 'w') as file:
+            json.dump({'machine': machine, 'rows': records}, file, indent=2)
     if args.plot:
-        plot(args.plot, figures['rows'])
+        plot(args.plot, records)
 
 
 if __name__ == '__main__':
