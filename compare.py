@@ -46,7 +46,6 @@ class Model(NamedTuple):
 
     estimator: Any  # with a checkpoint
     export_dir: str  # of an export of that checkpoint
-    layers: Callable[[], list]  # reads the kernel and the bias of each layer from the checkpoint
     numbers: np.ndarray  # what is asked: [n]
     answers: np.ndarray  # what the checkpoint's variables give for them: float [n]
     batch: int = 1  # examples a call
@@ -131,7 +130,7 @@ def open_onnx(model, stack):
     import onnx
     import onnxruntime
 
-    layers = model.layers()
+    layers = read_layers(model.estimator)
     steps = ' '.join(f'x{i + 1} = Gemm(x{i}, kernel{i}, bias{i})' for i in range(len(layers)))
     made = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 13]>
         f (float[n, 1] number) => (float[n, 1] x{len(layers)}) {{
@@ -149,7 +148,7 @@ def open_onnx(model, stack):
 def open_lite(model, stack):
     from ai_edge_litert.interpreter import Interpreter
 
-    layers = model.layers()
+    layers = read_layers(model.estimator)
     function = tf2.function(lambda number: apply(layers, tf2.tile(number, [1, 2])))
     concrete = function.get_concrete_function(tf2.TensorSpec([model.batch, 1], tf2.float32))
     converter = tf2.lite.TFLiteConverter.from_concrete_functions([concrete], function)
@@ -207,7 +206,7 @@ def large_model_fn(features, labels, mode, params):
 
 
 def load(directory: str, model_dir: str, parameters: Optional[int], batch: int) -> Model:
-    """Returns a Model; its export is in `directory`, or made there, like a model of --parameters."""
+    """Returns a Model; its export, and a model of --parameters, are made if they aren't there."""
     if parameters:
         model_dir, params = os.path.join(directory, 'model'), {'width': round(parameters**0.5)}
         estimator = tf.estimator.Estimator(large_model_fn, model_dir, params=params)
@@ -219,18 +218,16 @@ def load(directory: str, model_dir: str, parameters: Optional[int], batch: int) 
     if not os.path.exists(saved_model):
         estimator.export_saved_model(saved_model, serving_input_receiver_fn)
     export_dir = os.path.join(saved_model, *os.listdir(saved_model))
-    layers = functools.partial(read_layers, estimator.latest_checkpoint())
     numbers = np.arange(100, 200, dtype=np.float32)
-    answers = apply(layers(), np.stack([numbers, numbers], axis=1)).ravel()
-    return Model(estimator, export_dir, layers, numbers, answers, batch)
+    answers = apply(read_layers(estimator), np.stack([numbers, numbers], axis=1)).ravel()
+    return Model(estimator, export_dir, numbers, answers, batch)
 
 
-def read_layers(checkpoint):
-    """Returns the kernel and the bias of each layer."""
-    get = tf.train.load_checkpoint(checkpoint).get_tensor
-    shapes = dict(tf.train.list_variables(checkpoint))
-    names = [name for name in ('hidden', 'second', 'dense') if f'{name}/kernel' in shapes]
-    return [(get(f'{name}/kernel'), get(f'{name}/bias')) for name in names]
+def read_layers(estimator):
+    """Returns the kernel and the bias of each layer in the checkpoint."""
+    names, get = estimator.get_variable_names(), estimator.get_variable_value
+    layers = [name for name in ('hidden', 'second', 'dense') if f'{name}/kernel' in names]
+    return [(get(f'{layer}/kernel'), get(f'{layer}/bias')) for layer in layers]
 
 
 # Measuring.
@@ -329,7 +326,7 @@ def peak_memory() -> Optional[int]:
 def measure_alone(names, directory, model_dir, parameters, batch, threads, examples):
     """Returns the figures of rows, with the peak of this process's memory."""
     model = load(directory, model_dir, parameters, batch)
-    size = sum(array.size for layer in model.layers() for array in layer)
+    size = sum(array.size for layer in read_layers(model.estimator) for array in layer)
     stopwatches = measure([ROWS[name] for name in names], model, threads, examples)
     more = {'parameters': size, 'peak_memory': peak_memory()}
     return [{**stopwatch.record(), **more} for stopwatch in stopwatches]
@@ -349,23 +346,23 @@ def table(rows, model, args):
     print_line('', 'an example', 'faster', 'wrong', 'post A', 'post B')
     # What the posts measured is this, and nothing else.
     as_posts = model.batch == args.threads == 1 and args.parameters == [None]
-    records, baseline, section = [], None, POSTS
+    records, baseline = [], None
     for stopwatch in measure(rows, model, args.threads, args.examples):
         row, record = stopwatch.row, stopwatch.record()
         posts = {'post_a': row.post_a, 'post_b': row.post_b} if as_posts else {}
         records.append({**record, **posts})
-        if row in BEYOND and section is POSTS:
+        if row is BEYOND[0]:
             print('Beyond the posts:')
-            section = BEYOND
-        baseline = record['median'] if row.name == 'Estimator.predict' else baseline
-        print_line(
-            row.name,
-            support.seconds(record['median']),
-            f'{baseline / record["median"]:,.0f}x' if baseline else '',
-            f'{record["wrong"]:,}',
-            *(v if isinstance(v, str) else support.seconds(v) if v else '' for v in posts.values()),
-        )
+        if row is POSTS[0]:
+            baseline = record['median']
+        faster = f'{baseline / record["median"]:,.0f}x' if baseline else ''
+        times = [shown(time) for time in (record['median'], *posts.values())]
+        print_line(row.name, times[0], faster, f'{record["wrong"]:,}', *times[1:])
     return records
+
+
+def shown(time):
+    return time if isinstance(time, str) else support.seconds(time) if time else ''
 
 
 def growth(rows, args):
@@ -376,12 +373,13 @@ def growth(rows, args):
         with tempfile.TemporaryDirectory() as directory:
             # The first process measures nothing, and makes the model.
             for batch, names in [(1, []), *itertools.product(args.batch, each)]:
-                how = directory, args.model_dir, parameters, batch, args.threads, args.examples
-                for record in in_process(names, *how):
+                asked = names, directory, args.model_dir, parameters, batch
+                for record in in_process(*asked, args.threads, args.examples):
                     records.append(record)
                     sizes = [f'{record[key]:,}' for key in ('parameters', 'batch')]
-                    peak = f'{(record["peak_memory"] or math.nan) / 1e6:,.0f} MB'
-                    print_line(*names, *sizes, support.seconds(record['median']), peak)
+                    peak = record['peak_memory']
+                    memory = f'{peak / 1e6:,.0f} MB' if peak else ''
+                    print_line(*names, *sizes, shown(record['median']), memory)
     return records
 
 
@@ -410,77 +408,74 @@ def plot(path, records):
             if 'parameters' in record:
                 label += ', {parameters:,} parameters, {batch:,} a call'.format(**record)
             axes.barh(label, record['median'], color='#4c8bf5', height=0.6)
-            right = record['median']
             for post, marker in (('post_a', 'D'), ('post_b', 'o')):
                 if isinstance(record.get(post), float):
                     axes.plot(record[post], label, marker, color='#d93025')
-                    right = max(right, record[post])
             text += ', wrong answers' * bool(record['wrong'])
-            axes.text(right * 1.3, label, text, va='center')
+            axes.text(1.01, label, text, va='center', transform=axes.get_yaxis_transform())
         axes.set(xscale='log', xlabel='seconds an example; red: post A (diamond), post B (circle)')
-        axes.margins(x=0.2)
         axes.invert_yaxis()
         axes.figure.savefig(path, transparent=True, bbox_inches='tight')
 
 
-# What --check promises. Each has a margin, for the noise of a machine that others use too.
-
-
-class Case(NamedTuple):
-    """What is asked, and how many times the predictor's time the rows take for it."""
-
-    title: str
-    batch: int
-    threads: int
-    examples: int
-    promises: dict[str, tuple[float, float]]  # {name of a row: (at least, at most)}
-    other: Optional[tuple[Any, Callable]] = None  # another model: what it takes, and what gives 10x
-
-
 PREDICTOR, FAST = 'predictor.from_saved_model', "the library's FastPredict"
 SESSION, TF2 = 'Session.run: what tf.contrib.predictor did', 'tf.saved_model.load'
+# How many times the predictor's time a row takes, at least and at most. Each promise has a margin,
+# for the noise of a machine that others use too.
 TENFOLD = {SESSION: (10, math.inf), TF2: (10, math.inf), 'ONNX Runtime': (0.6, math.inf)}
 TWICE = {SESSION: (2, math.inf), TF2: (2, math.inf), 'ONNX Runtime': (0.6, math.inf)}
 NO_SLOWER = {SESSION: (1 / 1.3, math.inf)}
-add_zero = tf.string, lambda number: tf.strings.join([number, '0'])
-repeat = tf.float32, lambda number: tf.tile(10 * number, [1, 20_000_000])
-PROMISES = [
-    Case('1 a call', 1, 1, 10_000, {FAST: (0, 1.6), **TENFOLD}),
-    Case('10 a call', 10, 1, 100_000, {FAST: (0, 2), **TENFOLD}),
+# Two other models, which give 10x: one of strings, and one whose answer has 80 MB.
+STRINGS = tf.string, lambda number: tf.strings.join([number, '0'])
+LARGE = tf.float32, lambda number: tf.tile(10 * number, [1, 20_000_000])
+PROMISES = [  # title, batch, threads, examples, promises, other model
+    ('1 a call', 1, 1, 10_000, {FAST: (0, 1.6), **TENFOLD}, None),
+    ('10 a call', 10, 1, 100_000, {FAST: (0, 2), **TENFOLD}, None),
     # FastPredict makes 1,000 predictions of an array of 1,000.
-    Case('1,000 a call', 1000, 1, 2_000_000, {FAST: (0, 12), **TWICE}),
-    Case('1 a call, 8 threads', 1, 8, 10_000, {FAST: (0, 2), **TWICE}),
-    Case('10 a call, 8 threads', 10, 8, 100_000, {FAST: (0, 2), **TWICE}),
-    Case('1,000 a call, 8 threads', 1000, 8, 2_000_000, {FAST: (0, 12), **TWICE}),
-    Case('100 strings a call', 100, 1, 100_000, NO_SLOWER, add_zero),
-    Case('An answer of 80 MB', 1, 1, 10, NO_SLOWER, repeat),
+    ('1,000 a call', 1000, 1, 2_000_000, {FAST: (0, 12), **TWICE}, None),
+    ('1 a call, 8 threads', 1, 8, 10_000, {FAST: (0, 2), **TWICE}, None),
+    ('10 a call, 8 threads', 10, 8, 100_000, {FAST: (0, 2), **TWICE}, None),
+    ('1,000 a call, 8 threads', 1000, 8, 2_000_000, {FAST: (0, 12), **TWICE}, None),
+    ('100 strings a call', 100, 1, 100_000, NO_SLOWER, STRINGS),
+    ('An answer of 80 MB', 1, 1, 10, NO_SLOWER, LARGE),
 ]
-CALLS, GROWTH = 100_000, 4e6  # in so many calls, the peak of memory grows by at most so many bytes
+CALLS, MEGABYTES = 100_000, 4  # in so many calls, the peak of memory grows by no more than that
 
 
 def check(model, directory):
     """Prints the promised ratios. Raises support.Error where one isn't kept."""
-    kept = [check_memory(ROWS[name], model) for name in (PREDICTOR, FAST)]
-    for case in PROMISES:
-        asked = model._replace(batch=case.batch)
-        if case.other:
-            asked = save(asked, os.path.join(directory, case.title), *case.other)
-        rows = [ROWS[name] for name in (PREDICTOR, *case.promises) if ROWS[name] not in MISSING]
-        first, *others = measure(rows, asked, case.threads, case.examples)
-        print(f'{case.title}: {PREDICTOR} {support.seconds(np.median(first.turns) * case.batch)}')
+    kept = []
+
+    def promise(text, least, figure, most):
+        kept.append(bool(least <= figure <= most))
+        limit = f'at least {least:.2f}' if most == math.inf else f'at most {most:.2f}'
+        print(f'{text}, {limit}: {"ok" if kept[-1] else "NOT KEPT"}', flush=True)
+
+    for name in (PREDICTOR, FAST) if peak_memory() else ():
+        with contextlib.ExitStack() as stack:
+            call, question, peaks = ROWS[name].open(model, stack), [[3.0] * ROWS[name].columns], []
+            for calls in (1000, CALLS):
+                for _ in range(calls):
+                    call(question)
+                peaks.append(peak_memory())
+        grown = (peaks[1] - peaks[0]) / 1e6
+        promise(f'{CALLS:,} calls of {name}: memory grows by {grown:.1f} MB', 0, grown, MEGABYTES)
+    for title, batch, threads, examples, promises, saved in PROMISES:
+        asked = save(model, os.path.join(directory, title), *saved) if saved else model
+        rows = [ROWS[name] for name in (PREDICTOR, *promises) if ROWS[name] not in MISSING]
+        first, *others = measure(rows, asked._replace(batch=batch), threads, examples)
+        print(f'{title}: {PREDICTOR} takes {shown(np.median(first.turns) * batch)}')
         for other in others:
-            least, most = case.promises[other.row.name]
             ratios = np.divide(other.turns, first.turns)
-            text = f'{np.median(ratios):7.2f} x ({ratios.min():.2f} to {ratios.max():.2f}),'
-            limit = f'at least {least:.2f}' if most == math.inf else f'at most {most:.2f}'
-            kept.append(bool(least <= np.median(ratios) <= most))
-            print(f'  {other.row.name:42}{text} {limit}: {"ok" if kept[-1] else "NOT KEPT"}')
+            ratio, (least, most) = np.median(ratios), promises[other.row.name]
+            text = f'{ratio:7.2f} x ({ratios.min():.2f} to {ratios.max():.2f})'
+            promise(f'  {other.row.name:42}{text}', least, ratio, most)
     if not all(kept):
         raise support.Error(f'{kept.count(False)} of {len(kept)} promises are not kept')
 
 
 def save(model, export_dir, dtype, function):
-    """Saves another model, which gives 10x, and returns the Model of it."""
+    """Saves another model, and returns the Model of it."""
     with tf.Graph().as_default(), tf.Session() as session:
         number = tf.placeholder(dtype, [None, 1])
         outputs = {'output': function(number)}
@@ -489,27 +484,11 @@ def save(model, export_dir, dtype, function):
     return model._replace(export_dir=export_dir, numbers=numbers, answers=10 * model.numbers)
 
 
-def check_memory(row, model):
-    peaks = []
-    with contextlib.ExitStack() as stack:
-        call = row.open(model, stack)
-        for calls in (1000, CALLS):
-            for _ in range(calls):
-                call([[3.0] * row.columns])
-            peaks.append(peak_memory() or math.nan)  # then the promise is not kept
-    grown = peaks[1] - peaks[0]
-    text = f'{CALLS:,} calls of {row.name}: memory grows by {grown / 1e6:.1f} MB,'
-    print(f'{text} at most {GROWTH / 1e6:.1f}: {"ok" if grown <= GROWTH else "NOT KEPT"}')
-    return grown <= GROWTH
-
-
 def main(argv=None):
     parser = support.parser(__doc__, model_dir='model', examples=10_000, threads=1)
     many = {'type': support.number, 'nargs': '+', 'metavar': 'N'}
     parser.add_argument('--batch', **many, default=[1], help='examples a call; default: 1')
-    parser.add_argument(
-        '--parameters', **many, default=[None], help="a model with about so many, not the posts'"
-    )
+    parser.add_argument('--parameters', **many, default=[None], help='a model with about so many')
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS), metavar='NAME')
     parser.add_argument('--json', metavar='FILE', help='write the figures there')
     parser.add_argument('--plot', metavar='FILE', help='draw them there: .svg or .png')
@@ -519,9 +498,12 @@ def main(argv=None):
         raise support.Error('--plot needs matplotlib: pip install matplotlib')
 
     tf.logging.set_verbosity(tf.logging.ERROR)
-    python = f'Python {platform.python_version()} on {platform.system()} {platform.machine()}'
-    packages = f'TensorFlow {tf2.__version__}, numpy {np.__version__}'
-    machine = f'{python}, {packages}; {os.cpu_count()} cores, {support.device()}'
+    python, packages = (
+        platform.python_version(),
+        f'TensorFlow {tf2.__version__}, numpy {np.__version__}',
+    )
+    system = f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores'
+    machine = f'Python {python}, {packages}; {system}, {support.device()}'
     print(machine)
     for row in MISSING:
         print(f'Without {row.name}: pip install {" ".join(row.needs)}')
