@@ -172,9 +172,8 @@ def apply(layers, x):
     return x
 
 
-open_posts, open_right = (
-    functools.partial(open_generator, kind) for kind in (PostsFastPredict, FastPredict)
-)
+open_posts = functools.partial(open_generator, PostsFastPredict)
+open_right = functools.partial(open_generator, FastPredict)
 POSTS = [
     Row('Estimator.predict', open_estimator, 2, post_a=0.19, post_b=0.1152),
     Row('FastPredict as the posts have it', open_posts, 2, own=True, post_b=352e-6, lags=True),
@@ -230,13 +229,10 @@ def read_layers(estimator):
     return [(get(f'{layer}/kernel'), get(f'{layer}/bias')) for layer in layers]
 
 
-# Measuring.
-
-
 class Stopwatch:
     """Opens a row, times its calls and counts its wrong answers."""
 
-    def __init__(self, row: Row, model: Model, threads: int, stack: contextlib.ExitStack) -> None:
+    def __init__(self, row, model, threads, stack):
         self.row, self.threads, self.batch = row, threads, row.batch or model.batch
         order = np.arange(100 * self.batch).reshape(100, self.batch) % 100
         inputs = model.numbers[order][..., None].repeat(row.columns, axis=2)
@@ -244,14 +240,10 @@ class Stopwatch:
         self.questions = itertools.cycle(zip(questions, model.answers[order]))
         # Calls are made in threads of their own: Ctrl-C would break one off in the midst of it.
         self.pool = stack.enter_context(futures.ThreadPoolExecutor(threads))
-
-        start = time.perf_counter()
-        model = model._replace(batch=self.batch)
+        start, model = time.perf_counter(), model._replace(batch=self.batch)
         opened = [row.open(model, stack) for _ in range(threads if row.own else 1)]
         self.load, self.calls = time.perf_counter() - start, opened * (threads // len(opened))
-        self.turns: list[float] = []  # seconds an example, of each turn
-        self.times: list[float] = []  # seconds a call, of each call
-        self.wrong = 0
+        self.turns, self.times, self.wrong = [], [], 0  # seconds of an example, and of a call
         self.turn(threads)
         self.first_call = self.times[0]
         self.turns, self.times = [], []
@@ -307,9 +299,9 @@ def measure(rows: Sequence[Row], model: Model, threads: int, examples: int) -> l
         for _ in range(ROUNDS):
             for stopwatch in stopwatches:
                 stopwatch.turn(max(threads, round(examples / ROUNDS / stopwatch.batch)))
-    for stopwatch in stopwatches:
-        if stopwatch.wrong and not stopwatch.row.lags:
-            raise support.Error(f'{stopwatch.row.name} gave {stopwatch.wrong:,} wrong answers')
+    for row, wrong in ((stopwatch.row, stopwatch.wrong) for stopwatch in stopwatches):
+        if wrong and not row.lags:
+            raise support.Error(f'{row.name} gave {wrong:,} wrong answers')
     return stopwatches
 
 
@@ -332,17 +324,13 @@ def measure_alone(names, directory, model_dir, parameters, batch, threads, examp
     return [{**stopwatch.record(), **more} for stopwatch in stopwatches]
 
 
-# Printing.
-
-
 def print_line(name, *cells):
     print((f'{name:42}' + ''.join(f'{cell:>12}' for cell in cells)).rstrip(), flush=True)
 
 
 def table(rows, model, args):
     """Prints a line for each row; returns the figures."""
-    limit = f'or as many as {ROUNDS * SECONDS:g} seconds allow'
-    print(f'{model.batch} a call, threads: {args.threads}, {args.examples:,} examples, {limit}')
+    print(f'{model.batch} a call, threads: {args.threads}, up to {args.examples:,} examples a row')
     print_line('', 'an example', 'faster', 'wrong', 'post A', 'post B')
     # What the posts measured is this, and nothing else.
     as_posts = model.batch == args.threads == 1 and args.parameters == [None]
@@ -498,19 +486,15 @@ def main(argv=None):
         raise support.Error('--plot needs matplotlib: pip install matplotlib')
 
     tf.logging.set_verbosity(tf.logging.ERROR)
-    python, packages = (
-        platform.python_version(),
-        f'TensorFlow {tf2.__version__}, numpy {np.__version__}',
-    )
-    system = f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores'
-    machine = f'Python {python}, {packages}; {system}, {support.device()}'
+    versions = platform.python_version(), tf2.__version__, np.__version__
+    system = platform.system(), platform.machine(), os.cpu_count(), support.device()
+    machine = 'Python {}, TensorFlow {}, numpy {}; {} {}, {} cores, {}'.format(*versions, *system)
     print(machine)
     for row in MISSING:
         print(f'Without {row.name}: pip install {" ".join(row.needs)}')
     rows = [row for name, row in ROWS.items() if name in args.rows and row not in MISSING]
-    if args.batch != [1]:  # the rows of 10 a call stand beside those of one
-        rows = [row for row in rows if not row.batch]
-
+    # The rows of 10 a call stand beside those of one.
+    rows = [row for row in rows if args.batch == [1] or not row.batch]
     if len(args.batch) * len(args.parameters) > 1:
         records = growth(rows, args)
     else:
