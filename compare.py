@@ -1,14 +1,13 @@
 """Measures every way to predict side by side, beside the figures of the posts.
 
-    python compare.py                         the table, in a minute
+    python compare.py                         the table, in a minute or two
     python compare.py --batch 10 --threads 8  the same, 10 examples a call, by 8 threads
     python compare.py --parameters 1000 1000000 --rows predictor.from_saved_model
     python compare.py --check                 the ratios that docs/speed.md promises
 
-All rows predict from one checkpoint and take turns, so that a machine which gets slower or faster
-meanwhile does so for each of them. Every answer is compared with what the checkpoint's variables
-give. With several values of --batch or --parameters, each figure is measured in a process of its
-own, and the peak of its memory is shown.
+All rows predict from one checkpoint and take turns: what slows the machine down slows down each.
+Every answer is compared with what the checkpoint's variables give. With several values of --batch
+or --parameters, each figure is of a process of its own, whose peak of memory is shown.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import functools
 import importlib.util
 import itertools
 import json
-import math
 import os
 import platform
 import subprocess
@@ -55,8 +53,8 @@ class Row(NamedTuple):
     """A way to predict.
 
     `open(model, stack)` loads, and leaves to an ExitStack what is to be closed. It returns a
-    function from a batch of inputs to its predictions: a list of n, an array [n, 1] or a dict of
-    arrays. The inputs are a list for one example, as in the posts, and an array for several.
+    function from inputs (a list for one example, as in the posts, an array for several) to their
+    predictions: a list of n, an array [n, 1] or a dict of arrays.
     """
 
     name: str
@@ -116,11 +114,9 @@ def open_from_estimator(model, stack):
 
 def open_tf2(model, stack):
     loaded = tf2.saved_model.load(model.export_dir)
-    stack.callback(lambda: loaded)  # its variables live as long as it does
-    signature = loaded.signatures['serving_default']
 
     def ask(numbers):
-        outputs = signature(number=tf2.constant(numbers, tf2.float32))
+        outputs = loaded.signatures['serving_default'](number=tf2.constant(numbers, tf2.float32))
         return {key: output.numpy() for key, output in outputs.items()}
 
     return ask
@@ -211,8 +207,7 @@ def load(directory: str, model_dir: str, parameters: Optional[int], batch: int) 
         estimator = tf.estimator.Estimator(large_model_fn, model_dir, params=params)
         estimator.train(lambda: tf.zeros([1, 2]), max_steps=1)
     else:
-        params = support.params(model_dir)
-        estimator = tf.estimator.Estimator(model_fn, model_dir, params=params)
+        estimator = tf.estimator.Estimator(model_fn, model_dir, params=support.params(model_dir))
     saved_model = os.path.join(directory, 'saved_model')
     if not os.path.exists(saved_model):
         estimator.export_saved_model(saved_model, serving_input_receiver_fn)
@@ -266,8 +261,8 @@ class Stopwatch:
         record = {'row': self.row.name, 'batch': self.batch, 'threads': self.threads}
         record.update(load=self.load, first_call=self.first_call, median=np.median(self.turns))
         record.update(p99=np.percentile(self.times, 99) / self.batch, wrong=self.wrong)
-        record.update(examples=len(self.times) * self.batch)
-        return {**record, 'examples_per_second': 1 / np.mean(self.turns)}
+        examples = len(self.times) * self.batch
+        return {**record, 'examples': examples, 'examples_per_second': 1 / np.mean(self.turns)}
 
 
 def ask(call: Callable, questions: Sequence) -> list[tuple[float, Any, np.ndarray]]:
@@ -332,8 +327,7 @@ def table(rows, model, args):
     """Prints a line for each row; returns the figures."""
     print(f'{model.batch} a call, threads: {args.threads}, up to {args.examples:,} examples a row')
     print_line('', 'an example', 'faster', 'wrong', 'post A', 'post B')
-    # What the posts measured is this, and nothing else.
-    as_posts = model.batch == args.threads == 1 and args.parameters == [None]
+    as_posts = model.batch == args.threads == 1 and args.parameters == [None]  # what they measured
     records, baseline = [], None
     for stopwatch in measure(rows, model, args.threads, args.examples):
         row, record = stopwatch.row, stopwatch.record()
@@ -341,8 +335,7 @@ def table(rows, model, args):
         records.append({**record, **posts})
         if row is BEYOND[0]:
             print('Beyond the posts:')
-        if row is POSTS[0]:
-            baseline = record['median']
+        baseline = record['median'] if row is POSTS[0] else baseline
         faster = f'{baseline / record["median"]:,.0f}x' if baseline else ''
         times = [shown(time) for time in (record['median'], *posts.values())]
         print_line(row.name, times[0], faster, f'{record["wrong"]:,}', *times[1:])
@@ -365,8 +358,7 @@ def growth(rows, args):
                 for record in in_process(*asked, args.threads, args.examples):
                     records.append(record)
                     sizes = [f'{record[key]:,}' for key in ('parameters', 'batch')]
-                    peak = record['peak_memory']
-                    memory = f'{peak / 1e6:,.0f} MB' if peak else ''
+                    memory = f'{peak / 1e6:,.0f} MB' if (peak := record['peak_memory']) else ''
                     print_line(*names, *sizes, shown(record['median']), memory)
     return records
 
@@ -384,22 +376,20 @@ def in_process(*args):
 
 def plot(path, records):
     """Draws a bar for each figure, beside those of the posts."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
-    gray = '#808080'  # legible on white and on black
     names = ('text.color', 'axes.labelcolor', 'axes.edgecolor', 'xtick.color', 'ytick.color')
-    with rc_context({**dict.fromkeys(names, gray), 'svg.fonttype': 'none'}):
-        axes = Figure((9, 0.4 * len(records) + 1.2)).subplots()
+    gray = dict.fromkeys(names, '#808080')  # legible on white and on black
+    with matplotlib.rc_context({**gray, 'svg.fonttype': 'none', 'svg.hashsalt': 'compare'}):
+        axes = matplotlib.figure.Figure((9, 0.4 * len(records) + 1.2)).subplots()
         for record in records:
-            label, text = record['row'], support.seconds(record['median'])
+            label, text = record['row'], shown(record['median']) + ', wrong' * bool(record['wrong'])
             if 'parameters' in record:
                 label += ', {parameters:,} parameters, {batch:,} a call'.format(**record)
             axes.barh(label, record['median'], color='#4c8bf5', height=0.6)
             for post, marker in (('post_a', 'D'), ('post_b', 'o')):
                 if isinstance(record.get(post), float):
                     axes.plot(record[post], label, marker, color='#d93025')
-            text += ', wrong answers' * bool(record['wrong'])
             axes.text(1.01, label, text, va='center', transform=axes.get_yaxis_transform())
         axes.set(xscale='log', xlabel='seconds an example; red: post A (diamond), post B (circle)')
         axes.invert_yaxis()
@@ -408,19 +398,17 @@ def plot(path, records):
 
 PREDICTOR, FAST = 'predictor.from_saved_model', "the library's FastPredict"
 SESSION, TF2 = 'Session.run: what tf.contrib.predictor did', 'tf.saved_model.load'
-# How many times the predictor's time a row takes, at least and at most. Each promise has a margin,
-# for the noise of a machine that others use too.
-TENFOLD = {SESSION: (10, math.inf), TF2: (10, math.inf), 'ONNX Runtime': (0.6, math.inf)}
-TWICE = {SESSION: (2, math.inf), TF2: (2, math.inf), 'ONNX Runtime': (0.6, math.inf)}
-NO_SLOWER = {SESSION: (1 / 1.3, math.inf)}
+# How many times the predictor's time a row takes, at least and at most; noise leaves it a margin.
+TENFOLD = {SESSION: (10, np.inf), TF2: (10, np.inf), 'ONNX Runtime': (0.6, np.inf)}
+TWICE = {SESSION: (2, np.inf), TF2: (2, np.inf), 'ONNX Runtime': (0.6, np.inf)}
+NO_SLOWER = {SESSION: (1 / 1.3, np.inf)}
 # Two other models, which give 10x: one of strings, and one whose answer has 80 MB.
 STRINGS = tf.string, lambda number: tf.strings.join([number, '0'])
 LARGE = tf.float32, lambda number: tf.tile(10 * number, [1, 20_000_000])
 PROMISES = [  # title, batch, threads, examples, promises, other model
     ('1 a call', 1, 1, 10_000, {FAST: (0, 1.6), **TENFOLD}, None),
     ('10 a call', 10, 1, 100_000, {FAST: (0, 2), **TENFOLD}, None),
-    # FastPredict makes 1,000 predictions of an array of 1,000.
-    ('1,000 a call', 1000, 1, 2_000_000, {FAST: (0, 12), **TWICE}, None),
+    ('1,000 a call', 1000, 1, 2_000_000, {FAST: (0, 12), **TWICE}, None),  # 1,000 predictions
     ('1 a call, 8 threads', 1, 8, 10_000, {FAST: (0, 2), **TWICE}, None),
     ('10 a call, 8 threads', 10, 8, 100_000, {FAST: (0, 2), **TWICE}, None),
     ('1,000 a call, 8 threads', 1000, 8, 2_000_000, {FAST: (0, 12), **TWICE}, None),
@@ -436,7 +424,7 @@ def check(model, directory):
 
     def promise(text, least, figure, most):
         kept.append(bool(least <= figure <= most))
-        limit = f'at least {least:.2f}' if most == math.inf else f'at most {most:.2f}'
+        limit = f'at least {least:.2f}' if most == np.inf else f'at most {most:.2f}'
         print(f'{text}, {limit}: {"ok" if kept[-1] else "NOT KEPT"}', flush=True)
 
     for name in (PREDICTOR, FAST) if peak_memory() else ():
@@ -484,7 +472,6 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.plot and not importlib.util.find_spec('matplotlib'):
         raise support.Error('--plot needs matplotlib: pip install matplotlib')
-
     tf.logging.set_verbosity(tf.logging.ERROR)
     versions = platform.python_version(), tf2.__version__, np.__version__
     system = platform.system(), platform.machine(), os.cpu_count(), support.device()
@@ -493,8 +480,7 @@ def main(argv=None):
     for row in MISSING:
         print(f'Without {row.name}: pip install {" ".join(row.needs)}')
     rows = [row for name, row in ROWS.items() if name in args.rows and row not in MISSING]
-    # The rows of 10 a call stand beside those of one.
-    rows = [row for row in rows if args.batch == [1] or not row.batch]
+    rows = [row for row in rows if args.batch == [1] or not row.batch]  # 10 a call, beside 1
     if len(args.batch) * len(args.parameters) > 1:
         records = growth(rows, args)
     else:
