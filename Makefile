@@ -1,5 +1,5 @@
-# make run: train, export, predict in each way, compare. make test: linter, types, tests. make cluster: train in three
-# processes. Each sets up .venv first, if need be.
+# make run: train, export, predict in each way, compare. make test: format, linter, types, tests.
+# Each makes .venv first, if need be. README.md has the same in plain commands.
 
 VENV ?= .venv
 SERVES = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
@@ -9,7 +9,7 @@ RUN = $(VENV)/bin/python
 FAST = predictor.from_saved_model 'ONNX Runtime' LiteRT
 GROWTH = Estimator.predict 'Session.run: what tf.contrib.predictor did' predictor.from_saved_model
 
-.PHONY: run compare cluster test test-all benchmark figures pretrained clean
+.PHONY: run compare test test-all benchmark figures clean
 
 run: $(VENV)/.run
 	@printf '\n== Training\n'
@@ -29,20 +29,13 @@ compare: $(VENV)/.run
 	@test -d model || $(RUN) train.py
 	$(RUN) compare.py
 
-cluster: $(VENV)/.run
-	rm -rf cluster
-	$(RUN) -m beyond.cluster
-
 test: $(VENV)/.test
-	@echo 'Linter, types and the tests that are not slow: two to three minutes on two cores.'
 	$(RUN) -m ruff format --check --quiet
 	$(RUN) -m ruff check --quiet
 	$(RUN) -m mypy --no-error-summary
 	$(RUN) -m pytest $(TESTS)
 
-test-all: $(VENV)/.test
-	$(MAKE) test
-	@echo 'The slow tests: about 12 minutes on two cores.'
+test-all: test
 	$(RUN) -m pytest -m slow
 
 benchmark: $(VENV)/.test
@@ -55,29 +48,18 @@ figures: $(VENV)/.test
 	$(RUN) compare.py --parameters 1000 1000000 30000000 --rows $(GROWTH) --plot pictures/scale.svg
 	$(MAKE) benchmark
 
-pretrained: $(VENV)/.run
-	rm -rf pretrained
-	$(RUN) train.py --model-dir pretrained/model
-	$(RUN) export.py --model-dir pretrained/model --export-dir pretrained/saved_model
-	cd pretrained/model && rm -r $$(ls | grep -v '^model.ckpt-1000.[di]')
-	echo 'model_checkpoint_path: "model.ckpt-1000"' > pretrained/model/checkpoint
-
 clean:
-	rm -rf model saved_model held_out cluster hidden iris/model iris/saved_model build *.egg-info
+	rm -rf model saved_model hidden iris/model iris/saved_model build *.egg-info
 
-$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+$(VENV)/.run: requirements.txt | $(RUN)
 	$(RUN) -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.run
-	$(RUN) -m pip install --quiet --requirement requirements.txt --editable '.[benchmark,dev,plot,serving,web]'
+	$(RUN) -m pip install --quiet --requirement requirements.txt --editable '.[all]'
 	@touch $@
 
-$(VENV)/bin/python:
-	@$(or $(PYTHON),false) -c '$(SERVES)' 2>/dev/null || { \
-		echo 'TensorFlow 2.21 needs Python 3.10, 3.11, 3.12 or 3.13, which $(or $(PYTHON),python3) is not:' \
-		'install one, or name one: make PYTHON=/path/to/python3.12' >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo '$(PYTHON) has no venv module:' \
-		'install it (on Debian and Ubuntu: apt-get install python3-venv)' >&2; exit 1; }
+$(RUN):
+	@test -n '$(PYTHON)' || { echo 'no Python 3.10, 3.11, 3.12 or 3.13 here, as TensorFlow 2.21' \
+		'needs: install one, or name one, make PYTHON=/path/to/python3.12' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -59,6 +59,7 @@ def run(main: Callable[[], None]) -> None:
     checkpoint, and a checkpoint of another model. Ctrl-C is status 130. Everything else is a bug,
     and keeps its traceback.
     """
+    tf.logging.set_verbosity(tf.logging.INFO)  # Estimator's log is part of the posts' story
     try:
         main()
     except KeyboardInterrupt:

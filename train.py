@@ -27,9 +27,9 @@ def train_input_fn():
 
 
 def main(argv=None):
-    args = support.parser(__doc__, model_dir='model', hidden_units=None, seed=1).parse_args(argv)
+    args = support.parser(__doc__, model_dir='model', hidden_units=None).parse_args(argv)
 
-    config = tf.estimator.RunConfig(tf_random_seed=args.seed, save_checkpoints_steps=250)
+    config = tf.estimator.RunConfig(save_checkpoints_steps=250)
     params = {'hidden_units': args.hidden_units}
     estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params)
     estimator.train(train_input_fn, max_steps=1000)

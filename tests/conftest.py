@@ -9,11 +9,10 @@ import subprocess
 import sys
 import time
 
+import support  # noqa: F401  it sets what TensorFlow reads when it is imported
 import filelock
 import numpy as np
 import pytest
-
-import support  # noqa: F401  before TensorFlow
 from estimator_inference import tf
 
 ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
@@ -91,8 +90,7 @@ def hidden(once):
     import train
 
     return once(
-        'hidden',
-        lambda path: train.main(['--model-dir', path, '--hidden-units', '4', '--steps', '500']),
+        'hidden', lambda path: train.main(['--model-dir', path, '--hidden-units', '4'])
     )
 
 
@@ -127,7 +125,7 @@ class Python(subprocess.Popen):
 
 @pytest.fixture
 def python(tmp_path, tmp_path_factory):
-    """Starts a Python, in an empty directory: python('train.py', '--steps', 10) -> Python.
+    """Starts a Python, in an empty directory: python('predict.py', '--examples', 3) -> Python.
 
     It is killed at the end of the test, if it still runs. `python(...).wait()` waits for its end.
     """
@@ -240,89 +238,3 @@ def double(dtype=tf.float32, shape=(None,)):
 def echo(dtype, shape=(None,)):
     x = tf.placeholder(dtype, shape)
     return {'x': x}, {'y': tf.identity(x)}
-
-
-# Used by test files that are not rewritten yet.
-from processes import Process  # noqa: E402
-
-
-def slow(*arguments):
-    """What pytest.mark.parametrize takes, each marked slow."""
-    return [
-        pytest.param(*each if isinstance(each, tuple) else (each,), marks=pytest.mark.slow)
-        for each in arguments
-    ]
-
-
-@pytest.fixture(scope='session')
-def iris_trained(once):
-    """A directory with what iris.train wrote, model/ and saved_model/, and printed, stdout and stderr."""
-
-    def train_iris(path):
-        os.mkdir(path)
-        process = Process(
-            [
-                '-m',
-                'iris.train',
-                '--model-dir',
-                f'{path}/model',
-                '--export-dir',
-                f'{path}/saved_model',
-            ],
-            path,
-            path,
-        )
-        assert process.wait() == 0, process.stderr
-
-    return once('iris', train_iris)
-
-
-@pytest.fixture
-def start(tmp_path, tmp_path_factory):
-    """Starts a script in a process of its own and an empty directory, and kills it at the end of the `with` block."""
-
-    @contextlib.contextmanager
-    def run(name, *args, cwd=tmp_path, around=contextlib.nullcontext, **environ):
-        process = Process(
-            [*name.split(), *args],
-            tmp_path_factory.mktemp('output'),
-            cwd,
-            {**os.environ, **environ},
-            around,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-
-    return run
-
-
-@pytest.fixture
-def script(start):
-    """Runs a script as a person does, in an empty directory: script('train.py', '--steps', '10') -> the process."""
-
-    def run(name, *args, **options):
-        with start(name, *args, **options) as process:
-            process.wait()
-        return process
-
-    return run
-
-
-@pytest.fixture
-def ends(capsys):
-    """Asserts that a script's main ends with one line on stderr, and returns the line."""
-
-    def run(script: object, *args):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as error:
-            script.main([str(arg) for arg in args])
-        printed = capsys.readouterr().err.splitlines()
-        lines = [line for line in printed if not line.startswith('INFO')]
-        if isinstance(error.value.code, str):  # Python prints it and exits with 1
-            lines.append(error.value.code)
-        assert error.value.code != 0 and len(lines) == 1 and '\n' not in lines[0], lines
-        return lines[0]
-
-    return run
