@@ -60,14 +60,15 @@ def run_program(arguments: list[str]) -> None:
         print(_USAGE)
         return
     is_module = arguments[:1] == ['-m']
-    sys.argv = arguments[is_module:]
-    if not sys.argv or sys.argv[0].startswith('-'):
+    program = arguments[is_module:]
+    if not program or program[0].startswith('-'):
         sys.exit(_USAGE)
+    sys.argv = program
     try:
         if is_module:
-            runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
+            runpy.run_module(program[0], run_name='__main__', alter_sys=True)
         else:
-            path = os.path.abspath(sys.argv[0])
+            path = os.path.abspath(program[0])
             sys.path[0] = os.path.dirname(os.path.realpath(path))
             runpy.run_path(path, run_name='__main__')
     except Exception as error:
@@ -92,7 +93,7 @@ if (
 
 # Estimator is built on Keras 2. Since TensorFlow 2.16, tf.keras is Keras 3 unless this is set, best
 # before TensorFlow is imported, which then doesn't load Keras 3 at all; _use_keras_2 serves those
-# who imported it earlier. On TensorFlow 2.15, tf.keras is Keras 2 anyway, and tf_keras seldom there.
+# who imported it earlier. TensorFlow 2.15's tf.keras is Keras 2, and needs tf_keras if this is set.
 if importlib.util.find_spec('tf_keras'):
     os.environ['TF_USE_LEGACY_KERAS'] = '1'
 
@@ -172,7 +173,7 @@ def _use_keras_2() -> None:
 
 
 def _add_what_estimator_imports() -> None:
-    """Puts back what tensorflow-estimator 2.15.0 imports from TensorFlow, and what else programs do."""
+    """Puts back what tensorflow-estimator 2.15.0 and programs import and TensorFlow lacks."""
     from tensorflow.python.util import tf_export
 
     from estimator_inference import _removed
