@@ -10,7 +10,14 @@ Each of these is imported when it is first asked for: the predictor needs no Est
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from estimator_inference import exports, predictor, remote, tf1
+    from estimator_inference.fast_predict import FastPredict
+    from estimator_inference.predictor import Predictor
+    from estimator_inference.remote import RemotePredictor
+    from estimator_inference.tf1 import tf
 
 __all__ = [
     'FastPredict',

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator, Mapping, Optional
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import config_pb2
 
+from estimator_inference import _private_api
 from estimator_inference.fast_session import FastSession, check_process
 from estimator_inference.feeds import Feed, shown
 from estimator_inference.predictor import open_estimator
@@ -18,37 +19,44 @@ class FastPredict:
         with FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32)) as fast_predict:
             fast_predict.predict([[3, 3]])  # [array([6.], dtype=float32)]
 
-    It may be called from many threads at once, and be open beside others and beside other TensorFlow code. In a child
-    that is forked after one was opened, calling it or opening another raises RuntimeError, since TensorFlow's threads
-    stay in the parent: fork first.
+    It may be called from many threads at once, and be open beside others and beside other TensorFlow code. In
+    a child that is forked after one was opened, calling it or opening another raises RuntimeError, since
+    TensorFlow's threads stay in the parent: fork first.
 
-    It keeps the checkpoint that was the newest when it was opened. To pick up a newer one, open another FastPredict and
-    close this one. `close()`, or the end of a `with` block, frees its session. Hooks of the model_fn
-    (`prediction_hooks`) are told that the session is made, but not of each call.
-
-    fast_session.py says what is tuned, when a model is frozen, and which config turns that off.
+    It keeps the checkpoint that was the newest when it was opened. To pick up a newer one, open another
+    FastPredict and close this one. `close()`, or the end of a `with` block, frees its session. Hooks of the
+    model_fn (`prediction_hooks`) are told that the session is made, but not of each call.
     """
 
     def __init__(
-        self, estimator: Any, feature_spec: Any, config: Optional[config_pb2.ConfigProto] = None
+        self,
+        estimator: Any,
+        feature_spec: Any,
+        config: Optional[config_pb2.ConfigProto] = None,
+        predict_keys: Optional[Iterable[str]] = None,
+        yield_single_examples: bool = True,
     ) -> None:
         """Opens the newest checkpoint of an Estimator.
 
         Args:
-          estimator: A `tf.estimator.Estimator`, canned ones included. Without a checkpoint it predicts with its initial
-            weights, or those that it starts from, as in `Estimator.predict`.
-          feature_spec: What its model_fn takes for features: a `tf.TensorSpec`, or dicts, tuples and lists of them. The
-            first dimension of each is None, the number of examples.
+          estimator: A `tf.estimator.Estimator`, canned ones included. Without a checkpoint it predicts with
+            its initial weights, or those that it starts from, as in `Estimator.predict`.
+          feature_spec: What its model_fn takes for features: a `tf.TensorSpec`, or dicts, tuples and lists of
+            them. The first dimension of each is None, the number of examples.
           config: The `tf.ConfigProto` of the session; what it leaves open is tuned for latency. Default: the
             `session_config` of the Estimator's RunConfig, tuned.
+          predict_keys: The keys of the predictions to return, as in `Estimator.predict`. Default: all.
+          yield_single_examples: False returns the predictions of a batch whole, as in `Estimator.predict`.
 
         Raises:
-          ValueError: A spec that is none, or has no such dimension.
-          RuntimeError: The process was forked from one that had used TensorFlow, or a prediction hook asked to stop.
+          ValueError: A spec that is none, or has no such dimension; predict_keys that no prediction has.
+          RuntimeError: The process was forked from one that had used TensorFlow, or a prediction hook asked
+            to stop.
         """
         check_process('FastPredict')
         # A copy, since the caller may change theirs.
         self._spec = feature_spec = tf.nest.map_structure(lambda spec: spec, feature_spec)
+        self._single = yield_single_examples
         specs = [(name, spec) for name, spec, _ in _leaves('features', feature_spec, feature_spec)]
         if not specs:
             raise ValueError(
@@ -62,34 +70,46 @@ class FastPredict:
                     f'{name}: expected a TensorSpec whose first dimension is None, got {spec}'
                 )
 
-        graph = tf.Graph()
-        with graph.as_default():
-            placeholders = tf.nest.map_structure(
+        def features_fn() -> Any:
+            features = tf.nest.map_structure(
                 lambda spec: tf.placeholder(spec.dtype, spec.shape), feature_spec
             )
-        session, (self._keys, fetches), config = open_estimator(
+            # Now, since the model_fn may change the features.
+            self._feeds = [
+                Feed(name, tensor)
+                for name, _, tensor in _leaves('features', feature_spec, features)
+            ]
+            _private_api.predict_on_tpu_estimator(estimator)
+            return features
+
+        def opener_fn(spec: Any) -> Callable[[tf.Session], FastSession]:
+            self._keys, fetches = _predictions(spec.predictions, predict_keys)
+            return lambda session: FastSession(session, fetches, 'FastPredict')
+
+        self._fast_session = open_estimator(
             estimator,
-            lambda: placeholders,
-            _predictions,
-            graph,
+            features_fn,
+            opener_fn,
+            tf.Graph(),
             config,
             lambda spec: spec.prediction_hooks,
         )
-        self._feeds = [
-            Feed(name, tensor)
-            for name, _, tensor in _leaves('features', feature_spec, placeholders)
-        ]
-        self._fast_session = FastSession(session, self._feeds, fetches, config, owner='FastPredict')
+        self._run = self._fast_session.function(self._feeds)
 
-    def predict(self, features: Any) -> list:
+    def predict(self, features: Any) -> Any:
         """Returns the predictions for n examples: a list of n, each as `Estimator.predict` yields it.
 
         Args:
-          features: An array-like, or dicts, tuples and lists of them, that fits the feature_spec: [n, ...]. Values are
-            cast as `tf.Session.run` casts what is fed.
+          features: An array-like, or dicts, tuples and lists of them, that fits the feature_spec: [n, ...].
+            Values are cast as `tf.Session.run` casts what is fed.
+
+        Returns:
+          A list of n arrays or dicts. With `yield_single_examples=False` one array, or one dict of them, as
+          the model_fn predicts it.
 
         Raises:
-          ValueError: The features don't fit the feature_spec, or hold no example.
+          ValueError: The features don't fit the feature_spec, or hold no example; a prediction without a row
+            for each example.
           RuntimeError: It is closed, or was opened in the parent process.
           tf.errors.OpError: An operation of the graph failed. Later calls work.
         """
@@ -106,12 +126,16 @@ class FastPredict:
                     f'{feed.name}: expected {examples or "at least one"} example(s) as in the features '
                     f'before it, got {len(array)}'
                 )
-        outputs = self._fast_session.run(arrays, None)
-        for output in outputs:
-            if getattr(output, 'shape', ())[:1] != (examples,):
+        outputs = self._run(arrays)
+        if not self._single:
+            return outputs[0] if self._keys is None else dict(zip(self._keys, outputs))
+        for place, output in enumerate(outputs):
+            shape = getattr(output, 'shape', ())
+            if shape[:1] != (examples,):
+                name = 'the prediction' if self._keys is None else repr(self._keys[place])
                 raise ValueError(
-                    f'the model_fn predicts an array of shape {getattr(output, "shape", ())} for '
-                    f'{examples} examples'
+                    f'{name} has the shape {list(shape)}, not a row for each of {examples} example(s): leave '
+                    'it out by predict_keys, or take predictions whole by yield_single_examples=False'
                 )
         if self._keys is None:
             return list(outputs[0])
@@ -150,8 +174,16 @@ def _leaves(name: str, spec: Any, features: Any) -> Iterator[tuple[str, Any, Any
         yield from _leaves(f'{name}[{key!r}]', spec[key], features[key])
 
 
-def _predictions(spec: Any) -> tuple[Optional[list], list[tf.Tensor]]:
-    """Returns the predictions of an EstimatorSpec: their keys, or None where there is one without, and the tensors."""
-    keys = list(spec.predictions) if isinstance(spec.predictions, Mapping) else None
-    predictions = [spec.predictions] if keys is None else spec.predictions.values()
-    return keys, [tf.convert_to_tensor(prediction) for prediction in predictions]
+def _predictions(
+    predictions: Any, predict_keys: Optional[Iterable[str]]
+) -> tuple[Optional[list[str]], list[tf.Tensor]]:
+    """Returns what to fetch: the keys, or None where it is one prediction without, and the tensors."""
+    if not isinstance(predictions, Mapping):
+        if predict_keys:
+            raise ValueError(f'predict_keys {shown(predict_keys)}: the model_fn predicts no dict')
+        return None, [tf.convert_to_tensor(predictions)]
+    wanted = set(predict_keys or predictions)
+    keys = [key for key in predictions if key in wanted]
+    if not keys:
+        raise ValueError(f'predict_keys {sorted(wanted)}: the predictions are {list(predictions)}')
+    return keys, [tf.convert_to_tensor(predictions[key]) for key in keys]

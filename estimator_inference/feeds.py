@@ -1,6 +1,6 @@
-"""What a caller feeds: cast as `tf.Session.run` casts it, and refused, before it reaches the graph, where it can't be.
+"""Casts and checks what a caller feeds, for the predictor and for FastPredict.
 
-There is one rule and one form of message, for the predictor and for FastPredict:
+A value is cast as `tf.Session.run` casts it. Where it can't be, it is refused before it reaches the graph:
 
     input 'number': expected float32 [None, 1], got the shape [3]
 """
