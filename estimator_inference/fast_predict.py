@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Iterator, Mapping, Optional
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import config_pb2
@@ -14,18 +14,18 @@ from estimator_inference.predictor import open_estimator
 
 
 class FastPredict:
-    """What `Estimator.predict` predicts, from a graph that is built once and a checkpoint that is restored once.
+    """What `Estimator.predict` predicts, with the graph built and the checkpoint restored once.
 
         with FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32)) as fast_predict:
             fast_predict.predict([[3, 3]])  # [array([6.], dtype=float32)]
 
-    It may be called from many threads at once, and be open beside others and beside other TensorFlow code. In
-    a child that is forked after one was opened, calling it or opening another raises RuntimeError, since
-    TensorFlow's threads stay in the parent: fork first.
+    It may be called from many threads at once, and be open beside others and beside other
+    TensorFlow code. In a child that is forked after one was opened, calling it or opening another
+    raises RuntimeError, since TensorFlow's threads stay in the parent: fork first.
 
-    It keeps the checkpoint that was the newest when it was opened. To pick up a newer one, open another
-    FastPredict and close this one. `close()`, or the end of a `with` block, frees its session. Hooks of the
-    model_fn (`prediction_hooks`) are told that the session is made, but not of each call.
+    It keeps the checkpoint that was the newest when it was opened. `close()`, or the end of a
+    `with` block, frees its session. Hooks of the model_fn (`prediction_hooks`) are told that the
+    session is made, but not of each call.
     """
 
     def __init__(
@@ -33,25 +33,25 @@ class FastPredict:
         estimator: Any,
         feature_spec: Any,
         config: Optional[config_pb2.ConfigProto] = None,
-        predict_keys: Optional[Iterable[str]] = None,
+        predict_keys: Optional[Collection[str]] = None,
         yield_single_examples: bool = True,
     ) -> None:
         """Opens the newest checkpoint of an Estimator.
 
         Args:
-          estimator: A `tf.estimator.Estimator`, canned ones included. Without a checkpoint it predicts with
-            its initial weights, or those that it starts from, as in `Estimator.predict`.
-          feature_spec: What its model_fn takes for features: a `tf.TensorSpec`, or dicts, tuples and lists of
-            them. The first dimension of each is None, the number of examples.
-          config: The `tf.ConfigProto` of the session; what it leaves open is tuned for latency. Default: the
-            `session_config` of the Estimator's RunConfig, tuned.
-          predict_keys: The keys of the predictions to return, as in `Estimator.predict`. Default: all.
-          yield_single_examples: False returns the predictions of a batch whole, as in `Estimator.predict`.
+          estimator: A `tf.estimator.Estimator`, canned ones included. Without a checkpoint it
+            predicts with its initial weights, or those that it starts from.
+          feature_spec: What its model_fn takes for features: a `tf.TensorSpec`, or dicts, tuples
+            and lists of them. The first dimension of each is None, the number of examples.
+          config: The `tf.ConfigProto` of the session; what it leaves open is tuned for latency.
+            Default: the `session_config` of the Estimator's RunConfig, tuned.
+          predict_keys: Which predictions to return, by their keys. Default: all.
+          yield_single_examples: False returns the predictions of a call whole.
 
         Raises:
-          ValueError: A spec that is none, or has no such dimension; predict_keys that no prediction has.
-          RuntimeError: The process was forked from one that had used TensorFlow, or a prediction hook asked
-            to stop.
+          ValueError: A spec that is none, or has no such dimension; keys that no prediction has.
+          RuntimeError: The process was forked from one that had used TensorFlow, or a prediction
+            hook asked to stop.
         """
         check_process('FastPredict')
         # A copy, since the caller may change theirs.
@@ -100,16 +100,16 @@ class FastPredict:
         """Returns the predictions for n examples: a list of n, each as `Estimator.predict` yields it.
 
         Args:
-          features: An array-like, or dicts, tuples and lists of them, that fits the feature_spec: [n, ...].
-            Values are cast as `tf.Session.run` casts what is fed.
+          features: An array-like, or dicts, tuples and lists of them, that fits the feature_spec:
+            [n, ...]. Values are cast as `tf.Session.run` casts what is fed.
 
         Returns:
-          A list of n arrays or dicts. With `yield_single_examples=False` one array, or one dict of them, as
-          the model_fn predicts it.
+          A list of n arrays, or dicts of them. With `yield_single_examples=False` one array, or one
+          dict of arrays, as the model_fn predicts it.
 
         Raises:
-          ValueError: The features don't fit the feature_spec, or hold no example; a prediction without a row
-            for each example.
+          ValueError: The features don't fit the feature_spec, or hold no example; a prediction has
+            no row for each example.
           RuntimeError: It is closed, or was opened in the parent process.
           tf.errors.OpError: An operation of the graph failed. Later calls work.
         """
@@ -122,20 +122,20 @@ class FastPredict:
         examples = len(arrays[0])
         for feed, array in zip(self._feeds, arrays):
             if len(array) != examples or not examples:
-                raise ValueError(
-                    f'{feed.name}: expected {examples or "at least one"} example(s) as in the features '
-                    f'before it, got {len(array)}'
-                )
+                expected = f'{examples or "at least one"} example(s) as in the features before it'
+                raise ValueError(f'{feed.name}: expected {expected}, got {len(array)}')
         outputs = self._run(arrays)
         if not self._single:
             return outputs[0] if self._keys is None else dict(zip(self._keys, outputs))
         for place, output in enumerate(outputs):
             shape = getattr(output, 'shape', ())
             if shape[:1] != (examples,):
-                name = 'the prediction' if self._keys is None else repr(self._keys[place])
+                name = (
+                    'the prediction' if self._keys is None else f'prediction {self._keys[place]!r}'
+                )
                 raise ValueError(
-                    f'{name} has the shape {list(shape)}, not a row for each of {examples} example(s): leave '
-                    'it out by predict_keys, or take predictions whole by yield_single_examples=False'
+                    f'{name} has the shape {list(shape)}, not a row for each of {examples} examples: '
+                    'use predict_keys to leave it out, or yield_single_examples=False'
                 )
         if self._keys is None:
             return list(outputs[0])
@@ -162,7 +162,7 @@ def _leaves(name: str, spec: Any, features: Any) -> Iterator[tuple[str, Any, Any
         if not isinstance(features, Mapping) or features.keys() != spec.keys():
             got = shown(list(features) if isinstance(features, Mapping) else features)
             raise ValueError(f'{name}: expected a dict with the keys {list(spec)}, got {got}')
-        keys: Iterable = spec
+        keys: Iterable[Any] = spec
     elif isinstance(spec, (tuple, list)):
         if not isinstance(features, (tuple, list)) or len(features) != len(spec):
             raise ValueError(f'{name}: expected a tuple of {len(spec)}, got {shown(features)}')
@@ -175,15 +175,14 @@ def _leaves(name: str, spec: Any, features: Any) -> Iterator[tuple[str, Any, Any
 
 
 def _predictions(
-    predictions: Any, predict_keys: Optional[Iterable[str]]
+    predictions: Any, predict_keys: Optional[Collection[str]]
 ) -> tuple[Optional[list[str]], list[tf.Tensor]]:
-    """Returns what to fetch: the keys, or None where it is one prediction without, and the tensors."""
+    """Returns the keys of what to fetch, or None for one prediction without, and the tensors."""
     if not isinstance(predictions, Mapping):
         if predict_keys:
-            raise ValueError(f'predict_keys {shown(predict_keys)}: the model_fn predicts no dict')
+            raise ValueError(f'predict_keys are {list(predict_keys)}, but predictions are no dict')
         return None, [tf.convert_to_tensor(predictions)]
-    wanted = set(predict_keys or predictions)
-    keys = [key for key in predictions if key in wanted]
+    keys = [key for key in predictions if key in (predict_keys or predictions)]
     if not keys:
-        raise ValueError(f'predict_keys {sorted(wanted)}: the predictions are {list(predictions)}')
+        raise ValueError(f'no prediction {list(predict_keys or ())}, only {list(predictions)}')
     return keys, [tf.convert_to_tensor(predictions[key]) for key in keys]
