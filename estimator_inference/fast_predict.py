@@ -97,7 +97,7 @@ class FastPredict:
         self._run = self._fast_session.function(self._feeds)
 
     def predict(self, features: Any) -> Any:
-        """Returns the predictions for n examples: a list of n, each as `Estimator.predict` yields it.
+        """Returns the predictions for n examples, each as `Estimator.predict` yields it.
 
         Args:
           features: An array-like, or dicts, tuples and lists of them, that fits the feature_spec:
@@ -130,12 +130,10 @@ class FastPredict:
         for place, output in enumerate(outputs):
             shape = getattr(output, 'shape', ())
             if shape[:1] != (examples,):
-                name = (
-                    'the prediction' if self._keys is None else f'prediction {self._keys[place]!r}'
-                )
+                key = '' if self._keys is None else f' {self._keys[place]!r}'
                 raise ValueError(
-                    f'{name} has the shape {list(shape)}, not a row for each of {examples} examples: '
-                    'use predict_keys to leave it out, or yield_single_examples=False'
+                    f'the prediction{key} has the shape {list(shape)} for {examples} examples: use '
+                    'predict_keys to leave it out, or yield_single_examples=False'
                 )
         if self._keys is None:
             return list(outputs[0])

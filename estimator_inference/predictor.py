@@ -359,12 +359,10 @@ def _output_signature(
     try:
         return outputs[key].as_signature_def(receiver_tensors)
     except ValueError as error:  # that of a classifier takes one string, a tf.train.Example
-        others = [
-            f'output_key={name!r}'
-            for name, output in sorted(outputs.items())
-            if type(output).__name__ == 'PredictOutput'
-        ]
-        raise ValueError(f'export output {key!r}: {error} Of any inputs: {others}') from error
+        raise ValueError(
+            f'the export output {key!r} does not take the inputs {list(receiver_tensors)}, as '
+            f"output_key='predict' does, of {sorted(outputs)}: {error!s:.100}"
+        ) from error
 
 
 def _signature_tensors(
