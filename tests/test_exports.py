@@ -6,7 +6,6 @@ import threading
 
 import pytest
 from conftest import double, linear
-
 from estimator_inference import exports, predictor, tf
 
 

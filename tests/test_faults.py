@@ -10,23 +10,22 @@ import subprocess
 import sys
 import time
 
-import numpy as np
-import pytest
-from conftest import slow, snapshot
-from processes import ROOT, disk
-from test_scripts import assert_learned
-from test_support import SCRIPTS
-
 import beyond.export
 import export
 import fast_predict
+import numpy as np
 import predict
+import pytest
 import serve
 import train
 from beyond import train_and_evaluate
+from conftest import slow, snapshot
 from estimator_inference import predictor, tf
 from iris import train as iris_train
+from processes import ROOT, disk
 from support.directories import writing_to
+from test_scripts import assert_learned
+from test_support import SCRIPTS
 
 NUMBERS = np.arange(201.0)[:, None]
 

@@ -8,17 +8,16 @@ import random
 import sys
 import threading
 
+import export
+import model
 import numpy as np
 import pytest
 import tensorflow as tf2
 from conftest import assert_same, double, echo, linear, session_run, signature_def, variable
-from tensorflow.core.protobuf import rewriter_config_pb2
-from tensorflow.python.framework import function
-
-import export
-import model
 from estimator_inference import exports, predictor, tf
 from estimator_inference.fast_session import tuned
+from tensorflow.core.protobuf import rewriter_config_pb2
+from tensorflow.python.framework import function
 
 SERVING = os.path.join(os.path.dirname(__file__), 'data', 'serving')
 IN_POOL = tf.ConfigProto(inter_op_parallelism_threads=2, allow_soft_placement=True)
@@ -1083,10 +1082,9 @@ def test_repr(load, save):
 
 
 def test_what_is_private_in_tensorflow_can_be_done_without(save, monkeypatch):
+    from estimator_inference import _private_api
     from tensorflow.python import eager
     from tensorflow.python.client import pywrap_tf_session
-
-    from estimator_inference import _private_api
 
     with monkeypatch.context() as patched:
         patched.delattr(pywrap_tf_session, 'TF_SessionRunCallable')

@@ -22,14 +22,13 @@ from conftest import ROOT, assert_same, linear, signature_def
 pytest.importorskip('tensorflow_serving')
 
 import grpc
+from estimator_inference import RemotePredictor, predictor, remote, tf
+from examples.serving import model_server
 from google.protobuf import json_format, text_format
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
 from tensorflow_serving.config import model_server_config_pb2
-
-from estimator_inference import RemotePredictor, predictor, remote, tf
-from examples.serving import model_server
 
 PROTOCOLS = ('grpc', 'rest')
 both = pytest.mark.parametrize('protocol', PROTOCOLS)

@@ -12,10 +12,9 @@ import threading
 import pytest
 import tensorflow as tf2
 from conftest import ROOT
-from tensorflow.python.distribute.distribute_config import DistributeConfig
-
 from estimator_inference import tf1
 from estimator_inference.tf1 import tf
+from tensorflow.python.distribute.distribute_config import DistributeConfig
 
 IS_2_15 = tf2.__version__.startswith('2.15.')
 since_2_16 = pytest.mark.skipif(IS_2_15, reason='TensorFlow 2.15 has Estimator built in')
@@ -192,11 +191,10 @@ def test_2_15_keeps_what_it_has():
 
 
 def test_what_contrib_finds():
+    from estimator_inference import Predictor, predictor
     from tensorflow.contrib import predictor as contrib_predictor
     from tensorflow.contrib.predictor import predictor as contrib_base
     from tensorflow.contrib.predictor import saved_model_predictor
-
-    from estimator_inference import Predictor, predictor
 
     assert contrib_predictor.from_saved_model is predictor.from_saved_model
     assert contrib_predictor.from_estimator is predictor.from_estimator

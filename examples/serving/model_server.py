@@ -20,12 +20,11 @@ from concurrent import futures
 
 import grpc
 import numpy as np
+from estimator_inference import exports, predictor, tf
 from google.protobuf import json_format
 from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc as service_pb2_grpc
-
-from estimator_inference import exports, predictor, tf
 
 
 class Refused(Exception):
