@@ -399,8 +399,8 @@ def plot(path, records):
 PREDICTOR, FAST = 'predictor.from_saved_model', "the library's FastPredict"
 SESSION, TF2 = 'Session.run: what tf.contrib.predictor did', 'tf.saved_model.load'
 # How many times the predictor's time a row takes, at least and at most; noise leaves it a margin.
-TENFOLD = {SESSION: (10, np.inf), TF2: (10, np.inf), 'ONNX Runtime': (0.6, np.inf)}
-TWICE = {SESSION: (2, np.inf), TF2: (2, np.inf), 'ONNX Runtime': (0.6, np.inf)}
+TENFOLD = {SESSION: (10, np.inf), TF2: (10, np.inf), 'ONNX Runtime': (0.5, np.inf)}
+TWICE = {SESSION: (2, np.inf), TF2: (2, np.inf), 'ONNX Runtime': (0.5, np.inf)}
 NO_SLOWER = {SESSION: (1 / 1.3, np.inf)}
 # Two other models, which give 10x: one of strings, and one whose answer has 80 MB.
 STRINGS = tf.string, lambda number: tf.strings.join([number, '0'])
