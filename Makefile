@@ -6,8 +6,10 @@ SERVES = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 python3.10,\
 	$(shell $(python) -c '$(SERVES)' 2>/dev/null && echo $(python))))
 RUN = $(VENV)/bin/python
+FAST = predictor.from_saved_model 'ONNX Runtime' LiteRT
+GROWTH = Estimator.predict 'Session.run: what tf.contrib.predictor did' predictor.from_saved_model
 
-.PHONY: run compare test test-all benchmark clean
+.PHONY: run compare test test-all benchmark figures clean
 
 run: $(VENV)/.run
 	@printf '\n== Training\n'
@@ -37,7 +39,14 @@ test-all: test
 	$(RUN) -m pytest -m slow
 
 benchmark: $(VENV)/.test
-	$(RUN) compare.py --check
+	$(RUN) compare.py --model-dir pretrained/model --check
+
+# All figures and pictures of docs/speed.md, and README's table, in some five minutes.
+figures: $(VENV)/.test
+	$(RUN) compare.py --model-dir pretrained/model --plot pictures/protocols.svg
+	$(RUN) compare.py --model-dir pretrained/model --threads 8 --rows $(FAST)
+	$(RUN) compare.py --parameters 1000 1000000 30000000 --rows $(GROWTH) --plot pictures/scale.svg
+	$(MAKE) benchmark
 
 clean:
 	rm -rf model saved_model hidden iris/model iris/saved_model build *.egg-info

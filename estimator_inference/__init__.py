@@ -1,16 +1,23 @@
 """Fast inference with `tf.estimator`.
 
-    from estimator_inference import predictor    # where code said: from tensorflow.contrib import predictor
+    from estimator_inference import predictor  # was: from tensorflow.contrib import predictor
     from estimator_inference import FastPredict  # one Estimator, kept open
-    from estimator_inference import tf           # tensorflow.compat.v1 with tf.estimator, on TensorFlow 2.15 to 2.21
+    from estimator_inference import tf  # tensorflow.compat.v1 with tf.estimator
 
-Each of these is imported when it is first asked for: the predictor needs no Estimator, and `exports` no predictor.
+Each of these is imported when it is first asked for: the predictor needs no Estimator.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from estimator_inference import exports, predictor, remote, tf1
+    from estimator_inference.fast_predict import FastPredict
+    from estimator_inference.predictor import Predictor
+    from estimator_inference.remote import RemotePredictor
+    from estimator_inference.tf1 import tf
 
 __all__ = [
     'FastPredict',

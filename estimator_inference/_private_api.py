@@ -1,59 +1,70 @@
-"""All that this package uses of TensorFlow without its promise to keep it, but for what tf1.py puts back.
+"""All that this package uses of TensorFlow without its promise to keep it, but for tf1.py.
 
-Each function tells since when TensorFlow has what it uses, and does what can be done without it.
+Each function tells since when TensorFlow has what it uses, and what happens without it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, List, Optional
 
 import tensorflow.compat.v1 as tf
-from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 
 def make_callable(
-    session: tf.Session,
-    feeds: list[tf.Tensor],
-    fetches: list[tf.Tensor],
-    run_options: config_pb2.RunOptions,
-) -> Callable[[list, None], list]:
-    """Returns a function from (a list of arrays, None) to the list of what is fetched.
+    session: tf.Session, feeds: List[tf.Tensor], fetches: List[tf.Tensor]
+) -> Callable[[List[Any]], List[Any]]:
+    """Returns a function from a list of arrays to the list of what is fetched.
 
-    `Session._make_callable_from_options` exists from TensorFlow 1.5 to 2.21 at least, and takes a twentieth of the
-    time of the public `Session.make_callable`, which does without it.
+    `Session._make_callable_from_options` exists from TensorFlow 1.5 to 2.21 at least, and takes a
+    twentieth of the time of the public `Session.make_callable`, which does without it.
     """
+    if not fetches:
+        return lambda arrays: []
+    names = [tensor.name for tensor in feeds]
     if not hasattr(session, '_make_callable_from_options'):
-        function = session.make_callable(
-            fetches, [tensor.name for tensor in feeds], accept_options=True
-        )
-        return lambda arrays, _: function(*arrays, options=run_options)
+        public = session.make_callable(fetches, names)
+        return lambda arrays: public(*arrays)
     function = session._make_callable_from_options(
-        config_pb2.CallableOptions(
-            feed=[tensor.name for tensor in feeds],
-            fetch=[tensor.name for tensor in fetches],
-            run_options=run_options,
-        )
+        config_pb2.CallableOptions(feed=names, fetch=[tensor.name for tensor in fetches])
     )
-    # Its `__call__` is four steps in Python around one function in C, which TensorFlow 2.15 and 2.21 have under this
-    # name. To call that directly saves 0.3 us of 4.
+    # Its `__call__` is four steps in Python around one function in C, which TensorFlow 2.15 to 2.21
+    # have under this name. To call that directly saves 0.3 us of 4.
     try:
         from tensorflow.python.client import pywrap_tf_session
 
-        run = functools.partial(
-            pywrap_tf_session.TF_SessionRunCallable, function._session._session, function._handle
-        )
+        run, in_c = pywrap_tf_session.TF_SessionRunCallable, session._session
+        handle = function._handle
     except (ImportError, AttributeError):
-        return lambda arrays, _: function(*arrays)
-    run.owner = function  # type: ignore[attr-defined]  # it frees the handle when it is deleted
-    return run
+        return lambda arrays: function(*arrays)
+    # `function` is kept since it frees the handle when it is deleted.
+    return lambda arrays, kept=function: run(in_c, handle, arrays, None)  # type: ignore[misc]
+
+
+def read_graph(
+    export_dir: str, tags: set[str], graph: tf.Graph
+) -> tuple[meta_graph_pb2.MetaGraphDef, Callable[[tf.Session], None]]:
+    """Reads a graph of a SavedModel: its MetaGraphDef, and a function that restores a session.
+
+    These are the two steps of `tf.saved_model.loader.load`, apart, since which session is fastest
+    depends on the graph. SavedModelLoader is in TensorFlow 1.13 to 2.21; without it, this fails.
+    """
+    from tensorflow.python.saved_model import loader_impl
+
+    loader = loader_impl.SavedModelLoader(export_dir)
+    saver, _ = loader.load_graph(graph, tags)
+
+    def restore(session: tf.Session) -> None:
+        loader.restore_variables(session, saver)
+        loader.run_init_ops(session, tags)
+
+    return loader.get_meta_graph_def_from_tags(tags), restore
 
 
 def default_config() -> config_pb2.ConfigProto:
-    """Returns the config of a `tf.Session` without one: what `tf.config` rules, and soft placement.
+    """Returns the config of a `tf.Session` without one: what `tf.config` rules, soft placement too.
 
-    Only the eager context knows it, in TensorFlow 2.0 to 2.21. Without it: the soft placement alone.
+    Only the eager context knows it, in TensorFlow 2.0 to 2.21. Without it: soft placement alone.
     """
     try:
         from tensorflow.python.eager import context
@@ -64,75 +75,42 @@ def default_config() -> config_pb2.ConfigProto:
         return config_pb2.ConfigProto(allow_soft_placement=True)
 
 
-@contextlib.contextmanager
-def extending(graph: tf.Graph) -> Iterator[None]:
-    """Lets operations be added to a graph, also to one that is finalized, as MonitoredSession leaves its graph.
-
-    `Graph._unsafe_unfinalize` exists from TensorFlow 1.4 to 2.21 at least; there is no other way.
-    """
-    finalized = graph.finalized
-    if finalized:
-        graph._unsafe_unfinalize()
-    try:
-        with graph.as_default(), tf.control_dependencies(None):
-            yield
-    finally:
-        if finalized:
-            graph.finalize()
-
-
-@contextlib.contextmanager
-def undeprecated() -> Iterator[None]:
-    """Keeps TensorFlow from logging that a name is deprecated.
-
-    `tf.saved_model.loader.load` and `tf.graph_util.convert_variables_to_constants` are, without another name that does
-    the same for a session; whoever uses this package can't mend that. TensorFlow 1.13 to 2.21 have `silence`. Without
-    it, three warnings are logged, once in a process.
-    """
-    try:
-        from tensorflow.python.util.deprecation import silence
-    except ImportError:
-        silence = contextlib.nullcontext
-    silenced = silence()
-    silenced.__enter__()
-    try:
-        yield
-    finally:
-        silenced.__exit__(
-            None, None, None
-        )  # never with an error, after which TensorFlow's would stay silent
-
-
 def warm_start(estimator: Any, checkpoint: Optional[str]) -> None:
-    """Does what `Estimator.predict` does for an Estimator without a checkpoint: `warm_start_from`, if it has one.
+    """Starts an Estimator without a checkpoint from others' weights, as `Estimator.predict` does.
 
-    A Keras model's weights come that way. The method is in tensorflow-estimator 1.13 to 2.15, which is the last.
-    Without it, such an Estimator predicts with its initial weights.
+    A Keras model's weights come that way. The method is in tensorflow-estimator 1.13 to 2.15, which
+    is the last. Without it, such an Estimator predicts with its initial weights.
     """
     if hasattr(estimator, '_maybe_warm_start'):
         estimator._maybe_warm_start(checkpoint)
 
 
-def runtime_started() -> bool:
-    """Whether TensorFlow's threads may run in this process: it has made a session, or run an operation eagerly.
+def predict_on_tpu_estimator(estimator: Any) -> None:
+    """Makes a TPUEstimator give its model_fn `params['batch_size']`, as `predict` does.
 
-    The counter of sessions is in TensorFlow 2.2 to 2.21, the eager context's handle in 2.0 to 2.21. Without them, a
-    process that was forked from one that has used TensorFlow by itself hangs, instead of raising an error.
+    Otherwise it takes the call for an export, which has none. The attribute is in
+    tensorflow-estimator 1.13 to 2.15, which is the last.
+    """
+    if hasattr(estimator, '_is_input_fn_invoked'):
+        estimator._is_input_fn_invoked = True
+
+
+def runtime_started() -> bool:
+    """Whether TensorFlow's threads may run: there was a session, or an operation was run eagerly.
+
+    The counter of sessions is in TensorFlow 2.2 to 2.21, the eager context's handle in 2.0 to 2.21.
+    Without them, a child forked from a process that has used TensorFlow hangs, without an error.
     """
     try:
-        from tensorflow.python.client.session import _python_session_create_counter
-        from tensorflow.python.eager import context
+        from tensorflow.python.client.session import _python_session_create_counter as counter
 
-        eager = context.context_safe()
-        return _python_session_create_counter.get_cell().value() > 0 or bool(
-            eager and eager._context_handle
-        )
+        return counter.get_cell().value() > 0 or bool(eager_context()._context_handle)
     except (ImportError, AttributeError):
         return False
 
 
 def eager_context() -> Any:
-    """Returns TensorFlow's eager context, or None. Deleted in a forked child, it waits for threads of the parent."""
+    """Returns TensorFlow's eager context, or None. In a forked child, its deletion may hang."""
     try:
         from tensorflow.python.eager import context
 

@@ -2,53 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator, Mapping, Optional
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import config_pb2
 
+from estimator_inference import _private_api
 from estimator_inference.fast_session import FastSession, check_process
 from estimator_inference.feeds import Feed, shown
 from estimator_inference.predictor import open_estimator
 
 
 class FastPredict:
-    """What `Estimator.predict` predicts, from a graph that is built once and a checkpoint that is restored once.
+    """What `Estimator.predict` predicts, with the graph built and the checkpoint restored once.
 
         with FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32)) as fast_predict:
             fast_predict.predict([[3, 3]])  # [array([6.], dtype=float32)]
 
-    It may be called from many threads at once, and be open beside others and beside other TensorFlow code. In a child
-    that is forked after one was opened, calling it or opening another raises RuntimeError, since TensorFlow's threads
-    stay in the parent: fork first.
+    It may be called from many threads at once, and be open beside others and beside other
+    TensorFlow code. In a child that is forked after one was opened, calling it or opening another
+    raises RuntimeError, since TensorFlow's threads stay in the parent: fork first.
 
-    It keeps the checkpoint that was the newest when it was opened. To pick up a newer one, open another FastPredict and
-    close this one. `close()`, or the end of a `with` block, frees its session. Hooks of the model_fn
-    (`prediction_hooks`) are told that the session is made, but not of each call.
-
-    fast_session.py says what is tuned, when a model is frozen, and which config turns that off.
+    It keeps the checkpoint that was the newest when it was opened. `close()`, or the end of a
+    `with` block, frees its session. Hooks of the model_fn (`prediction_hooks`) are told that the
+    session is made, but not of each call.
     """
 
     def __init__(
-        self, estimator: Any, feature_spec: Any, config: Optional[config_pb2.ConfigProto] = None
+        self,
+        estimator: Any,
+        feature_spec: Any,
+        config: Optional[config_pb2.ConfigProto] = None,
+        predict_keys: Optional[Collection[str]] = None,
+        yield_single_examples: bool = True,
     ) -> None:
         """Opens the newest checkpoint of an Estimator.
 
         Args:
-          estimator: A `tf.estimator.Estimator`, canned ones included. Without a checkpoint it predicts with its initial
-            weights, or those that it starts from, as in `Estimator.predict`.
-          feature_spec: What its model_fn takes for features: a `tf.TensorSpec`, or dicts, tuples and lists of them. The
-            first dimension of each is None, the number of examples.
-          config: The `tf.ConfigProto` of the session; what it leaves open is tuned for latency. Default: the
-            `session_config` of the Estimator's RunConfig, tuned.
+          estimator: A `tf.estimator.Estimator`, canned ones included. Without a checkpoint it
+            predicts with its initial weights, or those that it starts from.
+          feature_spec: What its model_fn takes for features: a `tf.TensorSpec`, or dicts, tuples
+            and lists of them. The first dimension of each is None, the number of examples.
+          config: The `tf.ConfigProto` of the session; what it leaves open is tuned for latency.
+            Default: the `session_config` of the Estimator's RunConfig, tuned.
+          predict_keys: Which predictions to return, by their keys. Default: all.
+          yield_single_examples: False returns the predictions of a call whole.
 
         Raises:
-          ValueError: A spec that is none, or has no such dimension.
-          RuntimeError: The process was forked from one that had used TensorFlow, or a prediction hook asked to stop.
+          ValueError: A spec that is none, or has no such dimension; keys that no prediction has.
+          RuntimeError: The process was forked from one that had used TensorFlow, or a prediction
+            hook asked to stop.
         """
         check_process('FastPredict')
         # A copy, since the caller may change theirs.
         self._spec = feature_spec = tf.nest.map_structure(lambda spec: spec, feature_spec)
+        self._single = yield_single_examples
         specs = [(name, spec) for name, spec, _ in _leaves('features', feature_spec, feature_spec)]
         if not specs:
             raise ValueError(
@@ -62,34 +70,46 @@ class FastPredict:
                     f'{name}: expected a TensorSpec whose first dimension is None, got {spec}'
                 )
 
-        graph = tf.Graph()
-        with graph.as_default():
-            placeholders = tf.nest.map_structure(
+        def features_fn() -> Any:
+            features = tf.nest.map_structure(
                 lambda spec: tf.placeholder(spec.dtype, spec.shape), feature_spec
             )
-        session, (self._keys, fetches), config = open_estimator(
+            # Now, since the model_fn may change the features.
+            self._feeds = [
+                Feed(name, tensor)
+                for name, _, tensor in _leaves('features', feature_spec, features)
+            ]
+            _private_api.predict_on_tpu_estimator(estimator)
+            return features
+
+        def opener_fn(spec: Any) -> Callable[[tf.Session], FastSession]:
+            self._keys, fetches = _predictions(spec.predictions, predict_keys)
+            return lambda session: FastSession(session, fetches, 'FastPredict')
+
+        self._fast_session = open_estimator(
             estimator,
-            lambda: placeholders,
-            _predictions,
-            graph,
+            features_fn,
+            opener_fn,
+            tf.Graph(),
             config,
             lambda spec: spec.prediction_hooks,
         )
-        self._feeds = [
-            Feed(name, tensor)
-            for name, _, tensor in _leaves('features', feature_spec, placeholders)
-        ]
-        self._fast_session = FastSession(session, self._feeds, fetches, config, owner='FastPredict')
+        self._run = self._fast_session.function(self._feeds)
 
-    def predict(self, features: Any) -> list:
-        """Returns the predictions for n examples: a list of n, each as `Estimator.predict` yields it.
+    def predict(self, features: Any) -> Any:
+        """Returns the predictions for n examples, each as `Estimator.predict` yields it.
 
         Args:
-          features: An array-like, or dicts, tuples and lists of them, that fits the feature_spec: [n, ...]. Values are
-            cast as `tf.Session.run` casts what is fed.
+          features: An array-like, or dicts, tuples and lists of them, that fits the feature_spec:
+            [n, ...]. Values are cast as `tf.Session.run` casts what is fed.
+
+        Returns:
+          A list of n arrays, or dicts of them. With `yield_single_examples=False` one array, or one
+          dict of arrays, as the model_fn predicts it.
 
         Raises:
-          ValueError: The features don't fit the feature_spec, or hold no example.
+          ValueError: The features don't fit the feature_spec, or hold no example; a prediction has
+            no row for each example.
           RuntimeError: It is closed, or was opened in the parent process.
           tf.errors.OpError: An operation of the graph failed. Later calls work.
         """
@@ -102,16 +122,18 @@ class FastPredict:
         examples = len(arrays[0])
         for feed, array in zip(self._feeds, arrays):
             if len(array) != examples or not examples:
+                expected = f'{examples or "at least one"} example(s) as in the features before it'
+                raise ValueError(f'{feed.name}: expected {expected}, got {len(array)}')
+        outputs = self._run(arrays)
+        if not self._single:
+            return outputs[0] if self._keys is None else dict(zip(self._keys, outputs))
+        for place, output in enumerate(outputs):
+            shape = getattr(output, 'shape', ())
+            if shape[:1] != (examples,):
+                key = '' if self._keys is None else f' {self._keys[place]!r}'
                 raise ValueError(
-                    f'{feed.name}: expected {examples or "at least one"} example(s) as in the features '
-                    f'before it, got {len(array)}'
-                )
-        outputs = self._fast_session.run(arrays, None)
-        for output in outputs:
-            if getattr(output, 'shape', ())[:1] != (examples,):
-                raise ValueError(
-                    f'the model_fn predicts an array of shape {getattr(output, "shape", ())} for '
-                    f'{examples} examples'
+                    f'the prediction{key} has the shape {list(shape)} for {examples} examples: use '
+                    'predict_keys to leave it out, or yield_single_examples=False'
                 )
         if self._keys is None:
             return list(outputs[0])
@@ -138,7 +160,7 @@ def _leaves(name: str, spec: Any, features: Any) -> Iterator[tuple[str, Any, Any
         if not isinstance(features, Mapping) or features.keys() != spec.keys():
             got = shown(list(features) if isinstance(features, Mapping) else features)
             raise ValueError(f'{name}: expected a dict with the keys {list(spec)}, got {got}')
-        keys: Iterable = spec
+        keys: Iterable[Any] = spec
     elif isinstance(spec, (tuple, list)):
         if not isinstance(features, (tuple, list)) or len(features) != len(spec):
             raise ValueError(f'{name}: expected a tuple of {len(spec)}, got {shown(features)}')
@@ -150,8 +172,15 @@ def _leaves(name: str, spec: Any, features: Any) -> Iterator[tuple[str, Any, Any
         yield from _leaves(f'{name}[{key!r}]', spec[key], features[key])
 
 
-def _predictions(spec: Any) -> tuple[Optional[list], list[tf.Tensor]]:
-    """Returns the predictions of an EstimatorSpec: their keys, or None where there is one without, and the tensors."""
-    keys = list(spec.predictions) if isinstance(spec.predictions, Mapping) else None
-    predictions = [spec.predictions] if keys is None else spec.predictions.values()
-    return keys, [tf.convert_to_tensor(prediction) for prediction in predictions]
+def _predictions(
+    predictions: Any, predict_keys: Optional[Collection[str]]
+) -> tuple[Optional[list[str]], list[tf.Tensor]]:
+    """Returns the keys of what to fetch, or None for one prediction without, and the tensors."""
+    if not isinstance(predictions, Mapping):
+        if predict_keys:
+            raise ValueError(f'predict_keys are {list(predict_keys)}, but predictions are no dict')
+        return None, [tf.convert_to_tensor(predictions)]
+    keys = [key for key in predictions if key in (predict_keys or predictions)]
+    if not keys:
+        raise ValueError(f'no prediction {list(predict_keys or ())}, only {list(predictions)}')
+    return keys, [tf.convert_to_tensor(predictions[key]) for key in keys]

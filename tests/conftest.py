@@ -89,9 +89,7 @@ def hidden(once):
     """The directory of a model with post B's hidden layer of 4 units."""
     import train
 
-    return once(
-        'hidden', lambda path: train.main(['--model-dir', path, '--hidden-units', '4'])
-    )
+    return once('hidden', lambda path: train.main(['--model-dir', path, '--hidden-units', '4']))
 
 
 # Processes.

@@ -1,133 +1,72 @@
-"""compare.py, beyond/scale.py and beyond/plot.py: table, figures, pictures, and that wrong answers are told."""
+"""compare.py: table, figures, picture and promises; wrong answers are counted, or refused."""
 
 import contextlib
-import functools
 import importlib.util
 import io
 import json
 import os
-import sys
+import signal
+import time
 
+import support
+import compare
 import numpy as np
 import pytest
-from conftest import ROOT
 
-import compare
-from beyond import export as beyond_export
-from beyond import plot, scale
-from estimator_inference import tf
-from model import model_fn
-from support.errors import install
-
-EXPECTED = {nb: 2 * nb for nb in range(100, 200)}
 LAGS = 'FastPredict as the posts have it'
 TEN = 'FastPredict, 10 a call (post B one by one)'
 
 
-def fake(name, factor, **fields):
-    return compare.Row(
-        name,
-        lambda model, stack: lambda numbers: [np.array([factor * nb]) for nb in numbers],
-        **fields,
-    )
-
-
-def model(**fields):
-    return compare.Model(
-        **{'estimator': None, 'export_dir': '', 'layers': [], 'expected': EXPECTED, **fields}
-    )
-
-
-def write_checkpoint(directory, params, **values):
-    """Writes a checkpoint of model.py's model with these variables."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        model_fn(tf.placeholder(tf.float32, [None, 2]), None, 'infer', params)
-        tf.train.create_global_step()
-        session.run(tf.global_variables_initializer())
-        for variable in tf.trainable_variables():
-            variable.load(
-                np.broadcast_to(values.get(variable.op.name.replace('/', '_'), 0), variable.shape),
-                session,
-            )
-        tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), 0)
-    return str(directory)
+def printed_by(*args):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        compare.main([str(arg) for arg in args])
+    return printed.getvalue().splitlines()
 
 
 @pytest.fixture(scope='module')
 def table(trained, tmp_path_factory):
-    """What compare.py prints, and the figures that it writes."""
-    path, printed = tmp_path_factory.mktemp('table') / 'figures.json', io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        compare.main(['--model-dir', trained, '--examples', '20', '--json', str(path)])
-    return printed.getvalue().splitlines(), json.loads(path.read_text()), str(path)
+    """What compare.py prints, the figures that it writes, and the path of its picture."""
+    path = tmp_path_factory.mktemp('table') / 'figures.json'
+    plot = ['--plot', path.with_suffix('.svg')] if importlib.util.find_spec('matplotlib') else []
+    lines = printed_by('--model-dir', trained, '--examples', 10, '--json', path, *plot)
+    return lines, json.loads(path.read_text()), path.with_suffix('.svg')
 
 
-def test_all_rows_in_one_table(table, trained):
-    (machine, checkpoint, examples, header, *rows), figures, _ = table
-    assert machine.startswith(f'Python {sys.version.split()[0]}, TensorFlow ') and ' on ' in machine
-    assert checkpoint == f'Checkpoint {trained}/model.ckpt-1000, export made of it now'
-    assert examples == f'20 examples a row; Estimator.predict: 1; {LAGS}: 4'
-    assert header.split() == [
-        'load',
-        'first',
-        'call',
-        'median',
-        'p99',
-        'examples/s',
-        'faster',
-        'wrong',
-        'post',
-        'A',
-        'post',
-        'B',
-    ]
-    line = rows.index('Beyond the posts:')
-    assert line == len(compare.POSTS)
-    rows.pop(line)
-    missing = rows.pop() if rows[-1].startswith('Not installed') else ''
-    measured = [row for row in compare.ROWS if row.name not in missing]
-    assert len(rows) == len(measured)
-    assert all(row.startswith(f'{name} ') for row, (name, *_) in zip(rows, measured))
-    assert all(len(row) == 120 for row in (header, *rows))
-    assert rows[0].endswith('190 ms  115 ms') and '"100x"  178 us' in rows[4]
+@pytest.fixture
+def model(trained, tmp_path):
+    return compare.load(str(tmp_path), trained, None, 1)
 
 
-def test_figures(table, trained):
-    _, figures, _ = table
-    assert set(figures) == {'machine', 'checkpoint', 'rows'} and figures['checkpoint'].startswith(
-        trained
+def answering(factor, **fields):
+    """A row that answers factor * x."""
+    return compare.Row(
+        'mine', lambda model, stack: lambda inputs: factor * np.array(inputs), **fields
     )
-    assert set(figures['machine']) == {
-        'python',
-        'tensorflow',
-        'numpy',
-        'processor',
-        'cores',
-        'device',
-    }
-    rows = {record['row']: record for record in figures['rows']}
-    assert (
-        rows['FastPredict on a generator']['examples'] == 20
-        and rows['Estimator.predict']['examples'] == 10
-    )
-    assert rows[TEN]['batch'] == 10 and rows[TEN]['examples'] == 100
-    assert {
-        row.name: (rows[row.name]['post_a'], rows[row.name]['post_b']) for row in compare.POSTS
-    } == {
-        'Estimator.predict': (0.19, 0.1152),
-        LAGS: (None, 352e-6),
-        'FastPredict on a generator': (None, None),
-        TEN: (None, 238e-6),
-        'Session.run: what tf.contrib.predictor did': ('"100x"', 178e-6),
-    }
-    for record in figures['rows']:
-        assert (
-            0 < record['median'] <= record['p99']
-            and record['load'] > 0
-            and record['first_call'] > 0
-        )
-    # Faster by orders of magnitude, not a matter of the machine.
-    assert rows['Estimator.predict']['median'] > 100 * rows['predictor.from_saved_model']['median']
+
+
+def test_a_line_for_each_row_beside_the_figures_of_the_posts(table):
+    lines, figures, _ = table
+    machine, asked, heads, *lines = [line for line in lines if not line.startswith('Without')]
+    assert machine == figures['machine'] and machine.startswith('Python ')
+    assert asked == '1 a call, threads: 1, up to 10 examples a row'
+    assert heads.split() == ['an', 'example', 'faster', 'wrong', 'post', 'A', 'post', 'B']
+    assert lines.pop(len(compare.POSTS)) == 'Beyond the posts:'
+    rows = [name for name, row in compare.ROWS.items() if row not in compare.MISSING]
+    assert [line[:42].strip() for line in lines] == rows
+    assert lines[0][42:].split()[2:] == ['1x', '0', '190', 'ms', '115', 'ms']
+    assert lines[1].endswith(' 352 us') and lines[2].endswith(' 0')
+    assert lines[3].endswith(' 238 us') and lines[4].split()[-3:] == ['"100x"', '178', 'us']
+
+
+def test_figures(table):
+    records = {record['row']: record for record in table[1]['rows']}
+    for record in records.values():
+        assert 0 < record['median'] and 0 < record['p99'] and 0 < record['examples_per_second']
+        assert 0 < record['load'] and 0 < record['first_call'] and record['threads'] == 1
+    assert (records[TEN]['batch'], records[TEN]['examples']) == (10, 100)
+    assert (records[LAGS]['batch'], records[LAGS]['examples']) == (1, 10)
+    assert (records[LAGS]['post_a'], records[LAGS]['post_b']) == (None, 352e-6)
 
 
 def test_only_the_posts_fast_predict_answers_wrong(table):
@@ -136,316 +75,182 @@ def test_only_the_posts_fast_predict_answers_wrong(table):
     assert set(wrong.values()) == {0}
 
 
-def test_statistics_of_known_samples():
-    stopwatch = compare.Stopwatch(compare.POSTS[0], model())
-    stopwatch.loaded, stopwatch.times = 0.5, [0.25, *np.arange(1, 101) * 1e-6]
-    record = stopwatch.record()
-    assert record['median'] == pytest.approx(50.5e-6) and record['p99'] == pytest.approx(99.01e-6)
-    assert record['mean'] == pytest.approx(50.5e-6) and record[
-        'examples_per_second'
-    ] == pytest.approx(1 / 50.5e-6)
-    assert (record['load'], record['first_call'], record['examples']) == (0.5, 0.25, 100)
-    assert compare.table_row(record, 101e-6) == [
-        'Estimator.predict',
-        '500 ms',
-        '250 ms',
-        '50 us',
-        '99 us',
-        '19,802',
-        '2x',
-        '0',
-        '190 ms',
-        '115 ms',
-    ]
-    stopwatch.row = stopwatch.row._replace(batch=10)
-    assert compare.table_row(stopwatch.record(), None)[1:7] == [
-        '500 ms',
-        '250 ms',
-        '5.0 us',
-        '9.9 us',
-        '198,020',
-        '',
-    ]
-    assert stopwatch.record()['examples'] == 1000
-
-
-def test_some_rows(trained, exported, capsys):
-    compare.main(
-        [
-            '--model-dir',
-            trained,
-            '--export-dir',
-            exported,
-            '--examples',
-            '20',
-            '--rows',
-            'predictor.from_estimator',
-            'Session.run: what tf.contrib.predictor did',
-        ]
+def test_the_picture_shows_each_row_and_what_is_wrong(table):
+    pytest.importorskip('matplotlib')
+    drawn = table[2].read_text()
+    assert all(
+        record['row'].replace("'", '&#x27;') in drawn or record['row'] in drawn
+        for record in table[1]['rows']
     )
-    _, checkpoint, _, _, *rows = capsys.readouterr().out.splitlines()
-    assert f', export {exported}/' in checkpoint
-    assert [row[:26].strip() for row in rows] == [
-        'Session.run: what tf.contr',
-        'Beyond the posts:',
-        'predictor.from_estimator',
-    ]
-    assert not any('x  ' in row for row in rows)  # no Estimator.predict to compare with
+    assert drawn.count(', wrong') == 1 and 'post A (diamond)' in drawn
+    assert len(drawn) < 60_000
 
 
-def test_turns_are_interleaved():
+@pytest.mark.parametrize('factor', [3, 2.01, np.nan])
+def test_a_row_that_answers_wrong_is_named(factor, model):
+    with pytest.raises(support.Error, match='mine gave 21 wrong answers'):
+        compare.measure([answering(2), answering(factor)], model, threads=1, examples=20)
+
+
+def test_answers_within_a_tenth_of_a_percent_and_of_a_row_that_lags(model):
+    rows = [answering(2.0004), answering(3, lags=True)]
+    right, lags = compare.measure(rows, model, threads=1, examples=20)
+    assert (right.wrong, lags.wrong) == (0, 21)
+
+
+def test_rows_take_turns(model):
     asked = []
 
-    def recording(model, stack, name):
-        stack.callback(asked.append, f'{name} closed')
-        return lambda numbers: asked.append(name) or [np.array(2 * nb) for nb in numbers]
+    def row(name):
+        def call(inputs):
+            asked.append(name)
+            return 2 * np.array(inputs)
 
-    rows = [compare.Row(name, functools.partial(recording, name=name)) for name in 'ab']
-    stopwatches = list(compare.compare(rows, model(), examples=10))
-    assert asked == ['a', 'b'] * (1 + compare.ROUNDS) + ['b closed', 'a closed']
-    assert [(stopwatch.row.name, len(stopwatch.times)) for stopwatch in stopwatches] == [
-        ('a', 11),
-        ('b', 11),
+        return compare.Row(name, lambda model, stack: stack.callback(asked.append, name) and call)
+
+    compare.measure([row('a'), row('b')], model, threads=1, examples=20)
+    first, rounds, closed = asked[:2], asked[2:-2], asked[-2:]
+    assert (first, rounds, closed) == (
+        ['a', 'b'],
+        ['a', 'a', 'b', 'b'] * compare.ROUNDS,
+        ['b', 'a'],
+    )
+
+
+def test_an_answer_of_several_outputs_or_of_another_size(model):
+    expected = np.array([200.0, 202.0])
+    outputs = {'hidden': np.ones([2, 4]), 'predictions': np.array([[200.0], [203.0]])}
+    assert compare.count_wrong(outputs, expected) == 1
+    assert compare.count_wrong([{'predictions': np.array([200.0])}] * 2, expected) == 1
+    assert compare.count_wrong(np.array([[b'200'], [b'202']], object), expected) == 0
+    with pytest.raises(ValueError):
+        compare.count_wrong(np.array([[200.0]]), expected)
+
+
+def test_batch_and_threads(trained, tmp_path):
+    path = tmp_path / 'figures.json'
+    lines = printed_by(
+        *('--model-dir', trained, '--examples', 30, '--batch', 3, '--threads', 2, '--json', path)
+    )
+    records = json.loads(path.read_text())['rows']
+    assert '3 a call, threads: 2, up to 30 examples a row' in lines
+    assert not [record['row'] for record in records if '10 a call' in record['row']]
+    for record in records:
+        assert (record['batch'], record['threads'], record['examples']) == (3, 2, 60)
+        assert 'post_a' not in record and (record['wrong'] == 0) == (record['row'] != LAGS)
+
+
+def test_a_model_with_a_hidden_layer(hidden):
+    rows = [row.name for row in compare.ROWS.values() if row not in compare.MISSING]
+    rows = [name for name in rows if name not in ('Estimator.predict', LAGS)]
+    lines = printed_by('--model-dir', hidden, '--examples', 10, '--rows', *rows)
+    assert [line[:42].strip() for line in lines if line[:42].strip() in rows] == rows
+
+
+def test_a_larger_model_and_a_larger_batch_each_in_a_process_of_its_own(tmp_path):
+    path, name = tmp_path / 'figures.json', 'predictor.from_saved_model'
+    lines = printed_by(
+        *('--parameters', 10_000, '--batch', 1, 20, '--examples', 40, '--rows', name),
+        *('--json', path),
+    )
+    assert lines[1].split() == ['parameters', 'batch', 'an', 'example', 'peak', 'memory']
+    records = json.loads(path.read_text())['rows']
+    assert [(r['row'], r['parameters'], r['batch'], r['examples']) for r in records] == [
+        (name, 10_501, 1, 40),
+        (name, 10_501, 20, 200),
     ]
+    if importlib.util.find_spec('resource'):
+        assert all(50e6 < record['peak_memory'] < 5e9 for record in records)
+        assert lines[2].endswith(' MB')
 
 
-@pytest.mark.parametrize('factor, answer', [(3, 300), (2.01, 201.0), (np.nan, 'nan')])
-def test_a_wrong_answer_ends_the_run_and_names_the_row(factor, answer):
-    with pytest.raises(compare.WrongAnswer) as error:
-        list(compare.compare([fake('right', 2), fake('other', factor)], model(), examples=10))
-    assert str(error.value).startswith(f'other: f(100) = {answer}'[:18]) and 'expected 200' in str(
-        error.value
-    )
+PROMISE = '1 a call', 1, 1, 100, {compare.SESSION: (0, np.inf)}, None
 
 
-def test_a_row_with_too_few_or_too_many_answers():
-    for answers in ([], [np.array(200)] * 2):
-        row = compare.Row('short', lambda *_, answers=answers: lambda numbers: answers)
-        with pytest.raises(compare.WrongAnswer, match='short: '):
-            list(compare.compare([row], model(), examples=10))
+def test_promises_that_are_kept_and_one_that_is_not(monkeypatch, trained):
+    strings = '10 strings', 10, 1, 100, {compare.SESSION: (0, np.inf)}, compare.STRINGS
+    monkeypatch.setattr(compare, 'PROMISES', [PROMISE, strings])
+    monkeypatch.setattr(compare, 'CALLS', 10)
+    args = '--model-dir', trained, '--check'
+    lines = printed_by(*args)
+    kept = [line for line in lines if line.endswith(': ok')]
+    assert len(kept) == 2 + 2 * bool(importlib.util.find_spec('resource'))
+    assert kept[-1].startswith(f'  {compare.SESSION}') and 'at least 0.00' in kept[-1]
 
-
-def test_wrong_answers_of_a_row_that_lags_are_counted():
-    [stopwatch] = compare.compare([fake('late', 3, lags=True)], model(), examples=10)
-    assert stopwatch.record()['wrong'] == 11
-
-
-def test_a_row_is_a_few_lines(monkeypatch, trained, exported, ends, capsys):
-    args = [
-        '--model-dir',
-        trained,
-        '--export-dir',
-        exported,
-        '--examples',
-        '20',
-        '--rows',
-        'LiteRT',
-    ]
-    monkeypatch.setattr(compare, 'ROWS', [fake('LiteRT', 2.0004)])
-    compare.main(args)
-    assert capsys.readouterr().out.splitlines()[-1].startswith('LiteRT ')
-    monkeypatch.setattr(compare, 'ROWS', [fake('LiteRT', 2.1)])
-    assert ends(compare, *args).startswith('LiteRT: f(100) = 210')
-
-
-def test_what_is_not_installed_is_told(monkeypatch, trained, capsys):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, 'find_spec', lambda name: None if 'onnx' in name else find_spec(name)
-    )
-    compare.main(
-        [
-            '--model-dir',
-            trained,
-            '--examples',
-            '20',
-            '--rows',
-            'ONNX Runtime',
-            'predictor.from_estimator',
-        ]
-    )
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        f'Not installed: ONNX Runtime. To compare with them: {install("benchmark")}'
-    )
-
-
-@pytest.mark.parametrize(
-    'takes, line',
-    [(20, ''), (42, 'This takes about 42 seconds.\n'), (182, 'This takes about 3 minutes.\n')],
-)
-def test_how_long_it_takes(takes, line, capsys):
-    compare.describe_machine('CPU', takes)
-    assert capsys.readouterr().out.partition('\n')[2] == line
-
-
-@pytest.mark.parametrize('receiver', ['raw', 'example'])
-def test_an_export_that_takes_no_number_is_refused(receiver, trained, tmp_path, ends):
-    beyond_export.main(
-        ['--model-dir', trained, '--export-dir', str(tmp_path), '--receiver', receiver, '--heads']
-    )
-    line = ends(compare, '--model-dir', trained, '--export-dir', tmp_path)
-    [export_dir], [key] = (
-        tmp_path.iterdir(),
-        {'raw': ['feature'], 'example': ['examples']}[receiver],
-    )
-    assert line == (
-        f"expected an export whose input is 'number', and {export_dir} takes ['{key}']: "
-        'leave --export-dir out, and compare.py exports for itself'
-    )
+    impossible = '1 a call', 1, 1, 100, {compare.SESSION: (1e9, np.inf)}, None
+    monkeypatch.setattr(compare, 'PROMISES', [PROMISE, impossible])
+    with pytest.raises(support.Error, match='1 of [24] promises are not kept'):
+        compare.main([*args])
 
 
 @pytest.mark.slow
-def test_what_tensorflow_1_15_wrote_in_each_row(capsys):
-    written = os.path.join(ROOT, 'tests/data/tensorflow_1_15')
-    compare.main(
-        [f'--model-dir={written}/model', f'--export-dir={written}/saved_model', '--examples', '20']
-    )
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in compare.NAMES)
+def test_memory_that_grows_is_told(monkeypatch, trained, capsys):
+    pytest.importorskip('resource')
+    kept, row = [], compare.ROWS[compare.PREDICTOR]
+
+    def leaking(model, stack):
+        call = row.open(model, stack)
+        return lambda inputs: kept.append(bytes(500)) or call(inputs)
+
+    monkeypatch.setitem(compare.ROWS, row.name, row._replace(open=leaking))
+    monkeypatch.setattr(compare, 'PROMISES', [])
+    with pytest.raises(support.Error, match='1 of 2 promises are not kept'):
+        compare.main(['--model-dir', trained, '--check'])
+    assert f'calls of {row.name}: memory grows by' in capsys.readouterr().out
 
 
-def test_a_model_with_a_hidden_layer(tmp_path, capsys):
-    model_dir = write_checkpoint(tmp_path, {'hidden_units': 4}, hidden_kernel=0.5, dense_kernel=0.5)
-    compare.main(['--model-dir', model_dir, '--examples', '20'])
-    assert len(capsys.readouterr().out.splitlines()) >= 3 + len(compare.POSTS)
+def test_the_exit_status_and_a_python_without_resource(python, trained):
+    code = f"""
+import sys
+sys.modules['resource'] = None
+import compare, support
+compare.PROMISES = [('1 a call', 1, 1, 100, {{compare.SESSION: (1e9, 2e9)}}, None)]
+sys.argv = ['compare.py']
+support.run(lambda: compare.main(['--model-dir', {trained!r}, '--check']))
+"""
+    process = python('-c', code)
+    assert process.wait() == 1
+    assert process.printed().splitlines()[-1] == 'compare.py: 1 of 1 promises are not kept'
+    assert 'memory' not in process.printed()
 
 
-def test_a_model_that_has_not_learned(tmp_path, ends):
-    model_dir = write_checkpoint(tmp_path, {}, dense_kernel=0.9)
-    assert 'the model has not learned 2x' in ends(compare, '--model-dir', model_dir)
+def test_what_is_not_installed_is_told(monkeypatch, trained):
+    monkeypatch.setattr(compare, 'MISSING', [compare.ROWS['ONNX Runtime']])
+    rows = ['tf.saved_model.load', 'ONNX Runtime']
+    lines = printed_by('--model-dir', trained, '--examples', 10, '--rows', *rows)
+    assert lines[1] == 'Without ONNX Runtime: pip install onnx onnxruntime'
+    assert lines[-1].startswith('tf.saved_model.load')
 
 
-def test_an_export_of_another_model_is_refused(exported, tmp_path, ends):
-    hint = ': leave --export-dir out, and compare.py exports for itself'
-    for number, params in enumerate([{}, {'hidden_units': 4}]):
-        model_dir = write_checkpoint(
-            tmp_path / str(number), params, hidden_kernel=0.5, dense_kernel=0.5 if params else 1.0
-        )
-        line = ends(compare, '--model-dir', model_dir, '--export-dir', exported)
-        assert f'is of another model than {model_dir}/model.ckpt-0: its ' in line and line.endswith(
-            f' differs{hint}'
-        )
-    line = ends(compare, '--model-dir', model_dir, '--export-dir', tmp_path)
-    assert line == f'no complete export in {tmp_path}{hint}'
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(python, tmp_path):
+    with compare.tf.Graph().as_default(), compare.tf.Session() as session:
+        compare.tf.get_variable('other', [1], use_resource=True)
+        session.run(compare.tf.global_variables_initializer())
+        compare.tf.train.Saver().save(session, str(tmp_path / 'model' / 'model.ckpt'), 0)
+    process = python('compare.py', '--rows', 'LiteRT')
+    assert process.wait() == 1
+    errors = [line for line in process.printed().splitlines() if 'compare.py: ' in line]
+    assert len(errors) == 1 and 'not found in checkpoint' in errors[0]
+    assert 'Traceback' not in process.printed()
 
 
-def test_device(trained, exported, monkeypatch, ends, capsys):
-    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
-    monkeypatch.setattr(os, 'environ', dict(os.environ))
-    args = (
-        '--model-dir',
-        trained,
-        '--export-dir',
-        exported,
-        '--examples',
-        '10',
-        '--rows',
-        'predictor.from_saved_model',
-    )
-    compare.main([*args, '--device', 'cpu'])
-    assert capsys.readouterr().out.splitlines()[0].endswith(' on CPU')
-    assert os.environ['CUDA_VISIBLE_DEVICES'] == '-1'
-    if not tf.config.experimental.list_physical_devices('GPU'):
-        assert 'TensorFlow sees no GPU' in ends(compare, *args, '--device', 'gpu')
+def test_flags_that_are_refused(tmp_path, capsys):
+    for flags, words in (
+        ('--rows nonsense', "invalid choice: 'nonsense'"),
+        ('--batch 0', '1 or more'),
+    ):
+        with pytest.raises(SystemExit) as error:
+            compare.main(flags.split())
+        assert error.value.code == 2 and words in capsys.readouterr().err
+    with pytest.raises(support.Error, match='no checkpoint in'):
+        compare.main(['--model-dir', str(tmp_path)])
 
 
-def test_bad_flags(tmp_path, ends):
-    assert "invalid choice: 'nonsense'" in ends(compare, '--rows', 'nonsense')
-    assert "invalid choice: 'LiteRT'" in ends(scale, '--rows', 'LiteRT')
-    for name in ('missing/x.json', ''):
-        assert 'argument --json: expected a file' in ends(compare, '--json', tmp_path / name)
-        assert 'argument --json: expected a file' in ends(scale, '--json', tmp_path / name)
-    assert 'no checkpoint in' in ends(compare, '--model-dir', tmp_path)
-
-
-def test_figures_that_cannot_be_written(ends):
-    with pytest.raises(compare.Fault, match="can't write /dev/full: No space left on device"):
-        compare.write_json('/dev/full', rows=[])
-
-
-# beyond/scale.py and beyond/plot.py.
-
-
-@pytest.fixture(scope='module')
-def scaled(tmp_path_factory):
-    path, printed = tmp_path_factory.mktemp('scale') / 'scale.json', io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(scale, 'PARAMETERS_AND_BATCHES', [(4, (1, 10)), (1000, (1,))])
-        scale.main(
-            [
-                '--examples',
-                '60',
-                '--json',
-                str(path),
-                '--rows',
-                'Session.run: what tf.contrib.predictor did',
-                "the library's FastPredict",
-            ]
-        )
-    return printed.getvalue().splitlines(), json.loads(path.read_text())['rows'], str(path)
-
-
-def test_scale(scaled):
-    (_, takes, header, *lines), rows, _ = scaled
-    assert takes.startswith('This takes about ') and header.split() == [
-        'parameters',
-        'batch',
-        'Session.run',
-        'FastPredict',
-    ]
-    assert [line.split()[:2] for line in lines] == [['4', '1'], ['4', '10'], ['1,000', '1']]
-    assert [(row['row'], row['parameters'], row['batch']) for row in rows] == [
-        (name, parameters, batch)
-        for parameters, batch in ((4, 1), (4, 10), (1000, 1))
-        for name in ('Session.run: what tf.contrib.predictor did', "the library's FastPredict")
-    ]
-    assert all(row['median'] > 0 and row['peak_memory'] > 50e6 for row in rows)
-
-
-@pytest.mark.parametrize(
-    'name',
-    [scale.NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in scale.NAMES[1:])],
-)
-def test_scale_measures_rows_of_compare(name, tmp_path):
-    export_dir = scale.write_model(str(tmp_path), 10)
-    record = scale.measure(name, str(tmp_path), export_dir, 10, batch=3, calls=3)
-    assert (record['row'], record['parameters'], record['batch']) == (name, 13, 3) and record[
-        'median'
-    ] > 0
-
-
-def test_pictures(table, scaled, tmp_path):
-    pytest.importorskip('matplotlib')
-    plot.main([table[2], str(tmp_path / 'rows.svg')])
-    plot.main([scaled[2], str(tmp_path / 'scale.png')])
-    drawn = (tmp_path / 'rows.svg').read_text()
-    assert all(
-        text in drawn
-        for text in ('predictor.from_saved_model', 'post B, RTX 2080 Ti', 'wrong answers')
-    )
-    assert (tmp_path / 'scale.png').read_bytes().startswith(b'\x89PNG')
-
-
-def test_picture_of_a_row_that_no_post_has(table, tmp_path):
-    pytest.importorskip('matplotlib')
-    figures, path = table[1], tmp_path / 'one.json'
-    path.write_text(
-        json.dumps(
-            {'rows': [row for row in figures['rows'] if row['row'] == 'predictor.from_estimator']}
-        )
-    )
-    plot.main([str(path), str(tmp_path / 'one.svg')])
-    assert 'predictor.from_estimator' in (tmp_path / 'one.svg').read_text()
-
-
-def test_pictures_that_cannot_be_drawn(table, tmp_path, monkeypatch, ends):
-    picture = tmp_path / 'x.svg'
-    assert 'ends in .svg or .png' in ends(plot, table[2], tmp_path / 'picture.gif')
-    assert 'expected a file' in ends(plot, table[2], tmp_path / 'missing/x.svg')
-    (tmp_path / 'other.json').write_text('{"rows": [{"median": 1}]}')
-    for name in ('missing.json', 'other.json', os.path.basename(__file__)):
-        path = os.path.join(os.path.dirname(__file__) if name.endswith('.py') else tmp_path, name)
-        assert 'has no figures of compare.py or beyond.scale' in ends(plot, path, picture)
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    assert ends(plot, table[2], picture) == f'beyond.plot needs matplotlib: {install("plot")}'
-    assert not picture.exists()
+@pytest.mark.skipif(os.name != 'posix', reason='Ctrl-C is a signal that is sent')
+def test_ctrl_c_ends_it_quietly(python, trained):
+    process = python('compare.py', '--model-dir', trained)
+    process.wait_for('up to 10,000 examples a row')
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert 'Traceback' not in process.printed()

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import tensorflow
 from conftest import assert_same, double, linear, save, session_run, signature_def, variable  # noqa: F401
-from test_fast_predict import ask_until, no_garbage_collection, on_alarm
-
 from estimator_inference import predictor, tf
 from estimator_inference.fast_session import tuned
+from test_fast_predict import ask_until, no_garbage_collection, on_alarm
 
 SERVING = os.path.join(os.path.dirname(__file__), 'data', 'serving')
 CONFIGS = {

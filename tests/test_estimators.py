@@ -5,7 +5,6 @@ import logging
 
 import numpy as np
 import pytest
-
 from estimator_inference import FastPredict, predictor, tf
 
 SPEC = tf.TensorSpec([None, 2], tf.float32)

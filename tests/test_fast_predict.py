@@ -14,13 +14,12 @@ import time
 import weakref
 from concurrent import futures
 
+import model  # before tensorflow
 import numpy as np
 import pytest
 import tensorflow
-from conftest import ROOT
-
-import model  # before tensorflow
 import train
+from conftest import ROOT
 from estimator_inference import FastPredict, tf
 
 SPEC = tf.TensorSpec([None, 2], tf.float32)

@@ -8,26 +8,24 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-
-import numpy as np
-import pytest
-from conftest import slow, snapshot
-from processes import ROOT, disk
-from test_scripts import assert_learned
-from test_support import SCRIPTS
 
 import beyond.export
 import export
 import fast_predict
+import numpy as np
 import predict
+import pytest
 import serve
 import train
 from beyond import train_and_evaluate
-from estimator_inference import exports, predictor, tf
+from conftest import slow, snapshot
+from estimator_inference import predictor, tf
 from iris import train as iris_train
+from processes import ROOT, disk
 from support.directories import writing_to
+from test_scripts import assert_learned
+from test_support import SCRIPTS
 
 NUMBERS = np.arange(201.0)[:, None]
 
@@ -96,24 +94,6 @@ def test_export_killed_leaves_nothing_half_written(kills, trained, start, tmp_pa
     export.main(['--model-dir', trained, '--export-dir', str(export_dir)])
     serve.main(['--export-dir', str(export_dir), '--examples', '10'])
     assert 'Average time in serve.py' in capsys.readouterr().out
-
-
-@pytest.mark.parametrize('count', [3, *slow(20)])
-def test_a_reader_during_exports_finds_a_whole_one_each_time(count, trained, tmp_path):
-    def write():
-        for _ in range(count):
-            beyond.export.main(
-                ['--model-dir', trained, '--export-dir', str(tmp_path), '--keep', '3']
-            )
-
-    beyond.export.main(['--model-dir', trained, '--export-dir', str(tmp_path)])
-    writer, read = threading.Thread(target=write), []
-    writer.start()
-    while writer.is_alive():
-        read.append(exports.latest(str(tmp_path)))
-        assert_right(read[-1])
-    writer.join()
-    assert len(set(read)) > count // 2 and read == sorted(read)
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
@@ -204,9 +184,9 @@ def assert_right_or_one_line(script, *args):
         script.main([str(arg) for arg in args])
     except SystemExit as error:
         assert isinstance(error.code, str) and '\n' not in error.code, error.code
-        assert re.search(
-            'damaged|no checkpoint|no complete export|another network|choose', error.code
-        ), error.code
+        assert re.search('damaged|no checkpoint|no export in|another network|choose', error.code), (
+            error.code
+        )
 
 
 EVERY = [37, *slow(1)]
@@ -227,8 +207,6 @@ def test_a_byte_of_a_checkpoint_flipped(file, step, trained, tmp_path):
 @pytest.mark.parametrize(
     'file',
     [
-        'saved_model.pb',
-        'assets.extra/sha256sum',
         'variables/variables.index',
         'variables/variables.data-00000-of-00001',
     ],

@@ -1,71 +1,84 @@
-"""tf1.py: Estimator where TensorFlow has none, under each of its names, and versions that can't be served."""
+"""tf1.py: tf.estimator and tf.contrib.predictor where TensorFlow has none, and programs with them."""
 
+import functools
+import importlib
 import json
 import os
-import pkgutil
-import shutil
+import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 import tensorflow as tf2
+from conftest import ROOT
+from estimator_inference import tf1
+from estimator_inference.tf1 import tf
 from tensorflow.python.distribute.distribute_config import DistributeConfig
 
-from estimator_inference.tf1 import tf
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 IS_2_15 = tf2.__version__.startswith('2.15.')
 since_2_16 = pytest.mark.skipif(IS_2_15, reason='TensorFlow 2.15 has Estimator built in')
 
 
-def python(code, path='', **environ):
-    """Runs code in a fresh Python that finds the repository and, before it, the directory `path`."""
-    clean = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ('TF_USE_LEGACY_KERAS', 'PYTHONWARNINGS')
-    }
-    return subprocess.run(
-        [sys.executable, '-c', code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**clean, 'PYTHONPATH': f'{path}:{ROOT}', **environ},
-    )
+@pytest.fixture
+def run(tmp_path):
+    """Runs a Python in tmp_path, where it finds packages first: its status, stdout and stderr."""
+
+    def run_python(*args, **environ):
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ('TF_USE_LEGACY_KERAS', 'PYTHONWARNINGS')
+        }
+        return subprocess.run(
+            [sys.executable, *args],
+            cwd=tmp_path,
+            env={**inherited, 'PYTHONPATH': os.pathsep.join([str(tmp_path), ROOT]), **environ},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run_python
 
 
-def import_error(code, path='', **environ):
-    """The message of the ImportError that code ends with, in a fresh Python."""
-    last_line = python(code, path, **environ).stderr.splitlines()[-1]
-    assert last_line.startswith('ImportError: estimator_inference.tf1 '), last_line
-    return last_line
+@pytest.fixture
+def import_error(run):
+    """Runs code that ends with an ImportError of tf1, and returns its message."""
+
+    def message(code='import estimator_inference.tf1'):
+        last_line = run('-c', code).stderr.splitlines()[-1]
+        assert last_line.startswith('ImportError: estimator_inference.tf1 '), last_line
+        return last_line
+
+    return message
 
 
-def test_estimator_is_the_real_one():
-    from tensorflow_estimator.python.estimator.estimator import Estimator, EstimatorV2
-
-    assert issubclass(tf.estimator.Estimator, Estimator) and tf is tf2.compat.v1
-    assert issubclass(tf2.estimator.Estimator, EstimatorV2)
-    assert {'DNNClassifier', 'train_and_evaluate', 'RunConfig', 'BestExporter'} <= set(
-        dir(tf.estimator)
-    )
+# Names.
 
 
-with open(os.path.join(ROOT, 'tests', 'data', 'tensorflow_2_15_names.txt')) as file:
-    NAMES = file.read().split()
+def test_each_public_name_of_2_15_is_there():
+    """In tf.compat.v2 are the names of tf, which the file doesn't repeat."""
+    text = pathlib.Path(ROOT, 'tests', 'data', 'tensorflow_2_15_names.txt').read_text()
+    missing, count = [], 0
+    for line in text.splitlines():
+        module, names = line.split(':')
+        if module.startswith('tensorflow.python'):
+            importlib.import_module(module)
+            continue
+        modules = [module]
+        if not module.startswith('tensorflow.compat'):
+            modules.append(module.replace('tensorflow', 'tensorflow.compat.v2', 1))
+        for name in modules:
+            found = functools.reduce(getattr, name.split('.')[1:], tf2)
+            missing += [
+                f'{name}.{member}' for member in names.split() if not hasattr(found, member)
+            ]
+            count += len(names.split())
+    assert missing == [] and count > 13_000
 
 
-def test_each_name_of_2_15_is_there():
-    def is_there(name):
-        try:
-            return pkgutil.resolve_name(name) is not None
-        except (ImportError, AttributeError):
-            return False
-
-    assert len(NAMES) > 250 and [name for name in NAMES if not is_there(name)] == []
-
-
-SPELLINGS = """
+ESTIMATOR = """
 tensorflow.estimator.DNNClassifier
 tensorflow.compat.v1.estimator.tpu.TPUEstimator
 tensorflow.compat.v2.estimator.experimental.RNNClassifier
@@ -91,47 +104,130 @@ from tensorflow.python.estimator.canned import dnn, head
 from tensorflow.python.estimator.estimator_lib import Estimator
 from tensorflow.python.estimator.export.export import ServingInputReceiver
 import tensorflow.python.estimator.inputs.queues.feeding_functions
+from tensorflow.python.tpu import async_checkpoint, tpu_config, tpu_context, tpu_estimator
+from tensorflow.python.tpu.tpu_config import TPUConfig
+from tensorflow.compat.v1.tpu.experimental import AdamParameters
+from tensorflow.data.experimental import CheckpointInputPipelineHook
+""".strip().splitlines()
+CONTRIB = """
+from tensorflow.contrib import predictor; predictor.from_saved_model, predictor.from_estimator
+import tensorflow.contrib.predictor
+import tensorflow.contrib.predictor as predictor; predictor.from_saved_model
+from tensorflow.contrib.predictor import from_saved_model, from_estimator
+from tensorflow.contrib.predictor import predictor_factories; predictor_factories.from_estimator
+from tensorflow.contrib.predictor.predictor_factories import from_saved_model
+from tensorflow.contrib.predictor.saved_model_predictor import SavedModelPredictor
+from tensorflow.contrib.predictor.core_estimator_predictor import CoreEstimatorPredictor
+from tensorflow.contrib.predictor.predictor import Predictor
 """.strip().splitlines()
 
 
-@pytest.mark.parametrize(
-    'imports',
-    [
-        'import estimator_inference.tf1, tensorflow',
-        """
+def failing(spellings):
+    errors = []
+    for spelling in spellings:
+        try:
+            exec(spelling, {'tensorflow': tf2})
+        except (ImportError, AttributeError) as error:
+            errors.append((spelling, error))
+    return errors
+
+
+def test_each_spelling():
+    assert failing(ESTIMATOR + CONTRIB) == []
+
+
+def test_each_spelling_after_tensorflow_on_a_newer_one(run):
+    """TensorFlow, and an Estimator that can't be imported yet, are imported before tf1."""
+    process = run(
+        '-c',
+        f"""
 import tensorflow
 try:
     import tensorflow_estimator
-except (ImportError, AttributeError):  # since 2.16
+except (ImportError, AttributeError):
     pass
-import estimator_inference.tf1""",
-    ],
-    ids=['tf1', 'tensorflow'],
-)
-def test_each_spelling_whichever_is_imported_first(imports):
-    process = python(f"""
-{imports}
-for spelling in {SPELLINGS!r}:
-    try:
-        exec(spelling)
-    except (ImportError, AttributeError) as error:
-        print(spelling, repr(error))
-print(tensorflow.keras.Model.__module__, tensorflow.compat.v1.estimator.Estimator.__module__)""")
+if {not IS_2_15}:
+    tensorflow.__version__ = '2.99.0'
+import sys
+import estimator_inference.tf1
+print('estimator_inference.predictor' in sys.modules)
+for spelling in {ESTIMATOR + CONTRIB!r}:
+    exec(spelling)
+print(tensorflow.keras.Model.__module__, tensorflow.compat.v1.estimator.Estimator.__module__)
+from tensorflow.keras.layers import Dense
+print(Dense is tensorflow.keras.layers.Dense)
+""",
+    )
     keras = 'keras' if IS_2_15 else 'tf_keras'
-    assert (
-        process.stdout
-        == f'{keras}.src.engine.training tensorflow_estimator.python.estimator.estimator\n'
-    ), process
+    assert process.stdout.splitlines() == [
+        'False',
+        f'{keras}.src.engine.training tensorflow_estimator.python.estimator.estimator',
+        'True',
+    ], process.stderr
+    warning = 'estimator_inference.tf1 found TensorFlow 2.99.0, on which it is untested'
+    assert (warning in process.stderr) is not IS_2_15
 
 
 def test_a_module_is_the_same_under_each_name():
     from tensorflow.compat.v1.estimator import Estimator
     from tensorflow.python.estimator import estimator_lib
     from tensorflow.python.estimator.estimator import EstimatorV2
+    from tensorflow_estimator.python.estimator import estimator
 
-    assert Estimator is tf.estimator.Estimator and EstimatorV2 is tf2.estimator.Estimator
-    assert tf2.estimator.Estimator is tf2.compat.v2.estimator.Estimator
-    assert estimator_lib.Estimator is tf.estimator.Estimator
+    assert Estimator is tf.estimator.Estimator is estimator_lib.Estimator
+    assert issubclass(Estimator, estimator.Estimator) and tf is tf2.compat.v1
+    assert EstimatorV2 is tf2.estimator.Estimator is tf2.compat.v2.estimator.Estimator
+    assert EstimatorV2 is estimator.EstimatorV2
+
+
+@pytest.mark.skipif(not IS_2_15, reason='TensorFlow 2.15 has Estimator built in')
+def test_2_15_keeps_what_it_has():
+    from tensorflow.python.distribute import estimator_training
+    from tensorflow.python.tpu import tpu_embedding
+
+    assert all(module.__file__.endswith('.py') for module in (estimator_training, tpu_embedding))
+    assert 'estimator_inference._removed' not in sys.modules
+    assert 'TF_USE_LEGACY_KERAS' not in os.environ
+
+
+def test_what_contrib_finds():
+    from estimator_inference import Predictor, predictor
+    from tensorflow.contrib import predictor as contrib_predictor
+    from tensorflow.contrib.predictor import predictor as contrib_base
+    from tensorflow.contrib.predictor import saved_model_predictor
+
+    assert contrib_predictor.from_saved_model is predictor.from_saved_model
+    assert contrib_predictor.from_estimator is predictor.from_estimator
+    assert saved_model_predictor.SavedModelPredictor is predictor.from_saved_model
+    assert contrib_base.Predictor is Predictor
+    # Programs ask this to know whether it is TensorFlow 1.
+    assert not hasattr(tf2, 'contrib') and not hasattr(tf, 'contrib')
+    with pytest.raises(
+        ImportError, match='no tensorflow.contrib.slim: of tf.contrib, .* predictor'
+    ):
+        from tensorflow.contrib import slim  # noqa: F401
+    with pytest.raises(ModuleNotFoundError, match='tensorflow.contrib.layers'):
+        import tensorflow.contrib.layers  # noqa: F401
+    # inspect, and others that go through all modules, ask for such names.
+    assert not any(hasattr(sys.modules['tensorflow.contrib'], name) for name in ('__file__', '_x'))
+
+
+def test_a_contrib_that_exists_is_left_alone(monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.startswith('tensorflow.contrib')]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / 'contrib').mkdir()
+    (tmp_path / 'contrib' / '__init__.py').touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(tf2, '__path__', [str(tmp_path)])
+        tf1._add_contrib()
+        assert 'tensorflow.contrib' not in sys.modules
+    tf1._add_contrib()
+    ours = sys.modules['tensorflow.contrib']
+    tf1._add_contrib()
+    assert sys.modules['tensorflow.contrib'] is ours
+
+
+# What stands in for code that TensorFlow removed.
 
 
 def test_estimator_from_keras(tmp_path):
@@ -143,177 +239,38 @@ def test_estimator_from_keras(tmp_path):
     assert estimator.latest_checkpoint().endswith('model.ckpt-3')
 
 
-def test_names_that_the_export_decorator_gave():
-    from tensorflow.python.util import tf_export
+def test_training_goes_on_where_its_input_stood(tmp_path):
+    """CheckpointInputPipelineHook: the second training starts with the fourth element."""
+    read = []
 
-    assert 'estimator.DNNClassifier' in tf_export.get_v1_names(tf.estimator.DNNClassifier)
-    assert 'estimator.DNNClassifier' in tf_export.get_v2_names(tf2.estimator.DNNClassifier)
-    assert 'nn.relu' in tf_export.get_v1_names(tf.nn.relu) and tf_export.get_v1_names(1) == []
+    def model_fn(features, labels, mode):
+        step = tf.train.get_or_create_global_step()
+        with tf.control_dependencies([tf.py_func(read.append, [features], [])]):
+            train_op = tf.assign_add(step, 1)
+        return tf.estimator.EstimatorSpec(mode, loss=tf.constant(0.0), train_op=train_op)
 
-
-def test_the_file_alone_is_enough(tmp_path):
-    shutil.copy(os.path.join(ROOT, 'estimator_inference', 'tf1.py'), tmp_path)
-    code = 'from tf1 import tf; import tf1; print(tf.estimator.Estimator.__name__, tf1.__file__)'
-    process = subprocess.run(
-        [sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert process.stdout == f'Estimator {tmp_path}/tf1.py\n', process.stderr
-
-
-@pytest.mark.skipif(not IS_2_15, reason='TensorFlow 2.15 has Estimator built in')
-def test_nothing_is_added_to_tensorflow_2_15():
-    from tensorflow.python.distribute import estimator_training
-    from tensorflow.python.tpu import tpu_embedding
-
-    assert all(module.__file__.endswith('.py') for module in (estimator_training, tpu_embedding))
-    assert 'TF_USE_LEGACY_KERAS' not in os.environ
+    config = tf.estimator.RunConfig(str(tmp_path), save_checkpoints_steps=2)
+    estimator = tf.estimator.Estimator(model_fn, config=config)
+    for _ in range(2):
+        hook = tf.data.experimental.CheckpointInputPipelineHook(estimator)
+        estimator.train(lambda: tf2.data.Dataset.range(9), hooks=[hook], steps=3)
+    assert read == [0, 1, 2, 3, 4, 5]
+    assert tf.train.latest_checkpoint(str(tmp_path), 'checkpoint_input').endswith('input.ckpt-6')
+    assert estimator.latest_checkpoint().endswith('model.ckpt-6')
+    with pytest.raises((KeyError, ValueError), match='(?i)never'):
+        tf.data.experimental.CheckpointInputPipelineHook(estimator, 'never')
 
 
 @since_2_16
-@pytest.mark.parametrize(
-    'use',
-    [
-        'tf.keras.Model',
-        *(
-            pytest.param(use, marks=pytest.mark.slow)
-            for use in ('tf.optimizers.Adam', 'from tensorflow.keras import layers')
-        ),
-    ],
-)
-def test_keras_3_was_used_before(use):
-    message = import_error(f'import tensorflow as tf\n{use}\nimport estimator_inference.tf1')
-    assert 'is Keras 3' in message and 'TF_USE_LEGACY_KERAS=1' in message
-
-
-@since_2_16
-@pytest.mark.slow
-def test_keras_2_was_used_before():
-    code = 'import tensorflow as tf; tf.keras.Model; import estimator_inference.tf1; print(tf.estimator.Estimator)'
-    assert 'EstimatorV2' in python(code, TF_USE_LEGACY_KERAS='1').stdout
-
-
-def fake_tensorflow(directory, source):
-    (directory / 'tensorflow').mkdir()
-    (directory / 'tensorflow' / '__init__.py').write_text(source)
-    return directory
-
-
-def fake_package(directory, name, version):
-    """What importlib.metadata finds before the package that is installed."""
-    (directory / f'{name}-{version}.dist-info').mkdir()
-    (directory / f'{name}-{version}.dist-info' / 'METADATA').write_text(
-        f'Name: {name}\nVersion: {version}\n'
-    )
-
-
-@pytest.mark.parametrize('version', ['2.14.1', '2.9.0', '1.15.5'])
-def test_a_tensorflow_that_is_not_served(version, tmp_path):
-    fake_tensorflow(tmp_path, f'__version__ = {version!r}')
-    assert import_error('import estimator_inference.tf1', tmp_path).startswith(
-        f'ImportError: estimator_inference.tf1 found TensorFlow {version}; it serves TensorFlow 2.15 as it is, and '
-        'TensorFlow 2.16 to 2.21 with tensorflow-estimator 2.15.0'
-    )
-
-
-@pytest.mark.parametrize(
-    'estimator, keras', [('2.14.0', '2.19.0'), ('2.15.0', '2.20.1'), ('2.15.0', '2.1.9')]
-)
-def test_packages_that_do_not_belong_together(estimator, keras, tmp_path):
-    fake_tensorflow(tmp_path, '__version__ = "2.19.1"')
-    fake_package(tmp_path, 'tensorflow_estimator', estimator)
-    fake_package(tmp_path, 'tf_keras', keras)
-    assert import_error('import estimator_inference.tf1', tmp_path).endswith(
-        f'found TensorFlow 2.19.1 with tensorflow-estimator {estimator} and tf_keras {keras}: '
-        "pip install tensorflow-estimator==2.15.0 'tf_keras==2.19.*'"
-    )
-
-
-def test_packages_that_are_missing(tmp_path):
-    fake_tensorflow(tmp_path, '__version__ = "2.16.2"')
-    assert import_error(
-        """
-import sys, importlib.metadata
-sys.path = [path for path in sys.path if 'site-packages' not in path]
-import estimator_inference.tf1""",
-        tmp_path,
-    ).endswith(
-        'found TensorFlow 2.16.2 with tensorflow-estimator none and tf_keras none: '
-        "pip install tensorflow-estimator==2.15.0 'tf_keras==2.16.*'"
-    )
-
-
-@pytest.mark.parametrize('version, refused', [('7.34.0', True), ('6.33.6', False)])
-def test_tensorflow_2_20_with_protobuf_7(version, refused, tmp_path):
-    fake_tensorflow(tmp_path, '__version__ = "2.20.0"')
-    for name, number in {
-        'tensorflow_estimator': '2.15.0',
-        'tf_keras': '2.20.1',
-        'protobuf': version,
-    }.items():
-        fake_package(tmp_path, name, number)
-    message = import_error('import estimator_inference.tf1', tmp_path)
-    assert (
-        message.endswith("pip install 'protobuf<7'") == refused
-    )  # else the fake lacks all that Estimator needs
-
-
-def test_no_tensorflow():
-    process = python('import sys; sys.modules["tensorflow"] = None; import estimator_inference.tf1')
-    assert process.stderr.splitlines()[-1].startswith('ImportError: ')
-    assert (
-        "pip install 'tensorflow==2.21.*' tensorflow-estimator==2.15.0 'tf_keras==2.21.*'"
-        in process.stderr
-    )
-
-
-@since_2_16
-@pytest.mark.parametrize(
-    'code, missing',
-    [
-        ('pass', ''),
-        *(
-            pytest.param(*arguments, marks=pytest.mark.slow)
-            for arguments in [
-                (
-                    'from tensorflow.python.saved_model import model_utils; del model_utils.get_temp_export_dir',
-                    "cannot import name 'get_temp_export_dir' from 'tensorflow.python.saved_model.model_utils'",
-                ),
-                (
-                    'sys.modules["tensorflow.python.ops.clustering_ops"] = None',
-                    'tensorflow.python.ops.clustering_ops',
-                ),
-            ]
-        ),
-    ],
-)
-def test_a_newer_tensorflow_is_tried(code, missing, tmp_path):
-    fake_package(tmp_path, 'tf_keras', '2.99.0')
-    process = python(
-        f"""
-import sys, tensorflow
-tensorflow.__version__ = '2.99.0'
-{code}
-import estimator_inference.tf1
-print(tensorflow.estimator.DNNClassifier.__name__)""",
-        tmp_path,
-    )
-    assert 'UserWarning: estimator_inference.tf1 is untested on TensorFlow 2.99.0' in process.stderr
-    if missing:
-        last_line = process.stderr.splitlines()[-1]
-        assert last_line.startswith(
-            'ImportError: estimator_inference.tf1 found TensorFlow 2.99.0, but '
-        )
-        assert missing in last_line
-    else:
-        assert process.stdout == 'DNNClassifierV2\n', process.stderr
+def test_embeddings_on_tpus_are_refused():
+    with pytest.raises(NotImplementedError, match='TensorFlow 2.15 is the last'):
+        tf.tpu.experimental.AdamParameters(0.1)
 
 
 def test_a_cluster_without_a_strategy(monkeypatch):
-    cluster = {
-        'cluster': {'chief': ['localhost:1'], 'worker': ['localhost:2']},
-        'task': {'type': 'chief', 'index': 0},
-    }
-    monkeypatch.setenv('TF_CONFIG', json.dumps(cluster))
+    cluster = {'chief': ['localhost:1'], 'worker': ['localhost:2']}
+    config = {'cluster': cluster, 'task': {'type': 'chief', 'index': 0}}
+    monkeypatch.setenv('TF_CONFIG', json.dumps(config))
     assert tf.estimator.RunConfig().num_worker_replicas == 2
 
 
@@ -331,51 +288,240 @@ def test_what_a_strategy_over_a_cluster_does_not_do(monkeypatch, tmp_path):
     strategy = tf2.distribute.MirroredStrategy()
     with pytest.raises(ValueError, match='remote_cluster needs TensorFlow 2.15'):
         tf.estimator.RunConfig(
-            experimental_distribute=DistributeConfig(strategy, remote_cluster=cluster)
+            experimental_distribute=DistributeConfig(
+                train_distribute=strategy, remote_cluster=cluster
+            )
         )
-    monkeypatch.setenv(
-        'TF_CONFIG', json.dumps({'cluster': cluster, 'task': {'type': 'chief', 'index': 0}})
-    )
-    config = tf.estimator.RunConfig(train_distribute=strategy)
-    estimator = tf.estimator.LinearRegressor([], str(tmp_path), config=config)
+    config = {'cluster': cluster, 'task': {'type': 'chief', 'index': 0}}
+    monkeypatch.setenv('TF_CONFIG', json.dumps(config))
+    run_config = tf.estimator.RunConfig(train_distribute=strategy)
+    estimator = tf.estimator.LinearRegressor([], str(tmp_path), config=run_config)
     with pytest.raises(ValueError, match='call tf.estimator.train_and_evaluate'):
         estimator.train(lambda: None)
 
 
-@pytest.mark.slow
-def test_a_strategy_over_a_cluster(tmp_path, free_port):
-    workers = [f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}']
-    code = f"""
+STRATEGY = """
 from estimator_inference.tf1 import tf
 import tensorflow as tf2
 
 def input_fn():
     return tf2.data.Dataset.from_tensors((dict(x=[[1.], [2.]]), [[2.], [4.]])).repeat()
 
-config = tf.estimator.RunConfig({str(tmp_path)!r}, train_distribute=tf2.distribute.MultiWorkerMirroredStrategy())
-estimator = tf.estimator.LinearRegressor([tf2.feature_column.numeric_column('x')], config=config)
+strategy = tf2.distribute.MultiWorkerMirroredStrategy()
+config = tf.estimator.RunConfig('model', train_distribute=strategy)
+columns = [tf2.feature_column.numeric_column('x')]
+estimator = tf.estimator.LinearRegressor(columns, config=config)
 tf.estimator.train_and_evaluate(estimator, tf.estimator.TrainSpec(input_fn, max_steps=5),
                                 tf.estimator.EvalSpec(input_fn, steps=1))
 """
-    processes = [
-        subprocess.Popen(
-            [sys.executable, '-c', code],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                'PYTHONPATH': ROOT,
-                'TF_CONFIG': json.dumps(
-                    {'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': index}}
-                ),
-            },
-        )
-        for index in range(2)
-    ]
-    try:
-        logs = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], logs
-    assert tf.train.load_variable(str(tmp_path), 'global_step') == 5
+
+
+@pytest.mark.slow
+def test_a_strategy_over_a_cluster(run, tmp_path, free_port):
+    cluster = {'worker': [f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}']}
+    processes = {}
+
+    def work(index):
+        config = {'cluster': cluster, 'task': {'type': 'worker', 'index': index}}
+        processes[index] = run('-c', STRATEGY, TF_CONFIG=json.dumps(config))
+
+    threads = [threading.Thread(target=work, args=[index]) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [processes[index].returncode for index in range(2)] == [0, 0], processes
+    assert tf.train.load_variable(str(tmp_path / 'model'), 'global_step') == 5
+
+
+# Versions that can't be served.
+
+
+def fake_tensorflow(directory, version):
+    (directory / 'tensorflow').mkdir()
+    (directory / 'tensorflow' / '__init__.py').write_text(f'__version__ = {version!r}')
+
+
+def fake_package(directory, name, version):
+    """What importlib.metadata finds before the package that is installed."""
+    metadata = directory / f'{name}-{version}.dist-info' / 'METADATA'
+    metadata.parent.mkdir()
+    metadata.write_text(f'Name: {name}\nVersion: {version}\n')
+
+
+@pytest.mark.parametrize('version', ['2.14.1', '2.9.0', '1.15.5'])
+def test_a_tensorflow_that_is_not_served(version, import_error, tmp_path):
+    fake_tensorflow(tmp_path, version)
+    assert import_error().startswith(
+        f'ImportError: estimator_inference.tf1 found TensorFlow {version}; it serves TensorFlow '
+        '2.15 as it is, and TensorFlow 2.16 to 2.21 with tensorflow-estimator 2.15.0'
+    )
+
+
+@pytest.mark.parametrize(
+    'tensorflow, estimator, keras, wanted',
+    [
+        ('2.19.1', '2.14.0', '2.19.0', '==2.19.*'),
+        ('2.19.1', '2.15.0', '2.20.1', '==2.19.*'),
+        ('2.19.1', '2.15.0', '2.1.9', '==2.19.*'),
+        ('2.21.0', '2.15.0', '2.22.0', '==2.21.*'),
+        ('2.22.0-rc0', '2.15.0', '2.20.1', '>=2.21'),
+        ('2.23.0-dev20261026', '2.14.0', '2.21.0', '>=2.21'),
+    ],
+)
+def test_packages_that_do_not_belong_together(
+    tensorflow, estimator, keras, wanted, import_error, tmp_path
+):
+    fake_tensorflow(tmp_path, tensorflow)
+    fake_package(tmp_path, 'tensorflow_estimator', estimator)
+    fake_package(tmp_path, 'tf_keras', keras)
+    assert import_error().endswith(
+        f'TensorFlow {tensorflow} with tensorflow-estimator {estimator} and tf_keras {keras}: '
+        f"pip install --no-deps tensorflow-estimator==2.15.0 'tf_keras{wanted}'"
+    )
+
+
+def test_packages_that_are_missing(import_error, tmp_path):
+    fake_tensorflow(tmp_path, '2.16.2')
+    assert import_error(
+        """
+import sys, importlib.metadata
+sys.path = [path for path in sys.path if 'site-packages' not in path]
+import estimator_inference.tf1"""
+    ).endswith(
+        'found TensorFlow 2.16.2 with tensorflow-estimator none and tf_keras none: '
+        "pip install --no-deps tensorflow-estimator==2.15.0 'tf_keras==2.16.*'"
+    )
+
+
+@pytest.mark.parametrize('protobuf, refused', [('7.34.0', True), ('6.33.6', False)])
+def test_tensorflow_2_20_with_protobuf_7(protobuf, refused, import_error, tmp_path):
+    fake_tensorflow(tmp_path, '2.20.0')
+    fake_package(tmp_path, 'tensorflow_estimator', '2.15.0')
+    fake_package(tmp_path, 'tf_keras', '2.20.1')
+    fake_package(tmp_path, 'protobuf', protobuf)
+    # Where it isn't refused, the fake lacks what Estimator needs.
+    assert import_error().endswith("pip install 'protobuf<7'") == refused
+
+
+def test_no_tensorflow(run):
+    code = 'import sys; sys.modules["tensorflow"] = None; import estimator_inference.tf1'
+    last_line = run('-c', code).stderr.splitlines()[-1]
+    assert last_line.startswith('ImportError: ') and last_line.endswith(
+        "pip install 'tensorflow==2.21.*' tensorflow-estimator==2.15.0 'tf_keras==2.21.*' "
+        'tensorboard'
+    )
+
+
+@since_2_16
+@pytest.mark.parametrize(
+    'code, missing',
+    [
+        (
+            'from tensorflow.python.saved_model import model_utils as m; del m.get_temp_export_dir',
+            "cannot import name 'get_temp_export_dir' from 'tensorflow.python.saved_model",
+        ),
+        ('sys.modules["tensorflow.python.ops.clustering_ops"] = None', 'clustering_ops'),
+    ],
+)
+@pytest.mark.slow
+def test_a_newer_tensorflow_that_lacks_something(code, missing, import_error):
+    message = import_error(
+        'import sys, tensorflow\ntensorflow.__version__ = "2.99.0"\n'
+        f'{code}\nimport estimator_inference.tf1'
+    )
+    assert 'estimator_inference.tf1 found TensorFlow 2.99.0, but ' in message and missing in message
+
+
+@since_2_16
+@pytest.mark.parametrize(
+    'use',
+    [
+        'tf.keras.Model',
+        pytest.param('tf.optimizers.Adam', marks=pytest.mark.slow),
+        pytest.param('from tensorflow.keras import layers', marks=pytest.mark.slow),
+    ],
+)
+def test_keras_3_was_used_before(use, import_error):
+    message = import_error(f'import tensorflow as tf\n{use}\nimport estimator_inference.tf1')
+    assert 'is Keras 3' in message and 'TF_USE_LEGACY_KERAS=1' in message
+
+
+@since_2_16
+@pytest.mark.slow
+def test_keras_2_was_used_before(run):
+    code = 'import tensorflow as tf; tf.keras.Model; import estimator_inference.tf1; tf.estimator'
+    assert run('-c', code, TF_USE_LEGACY_KERAS='1').returncode == 0
+
+
+# Programs as they stand.
+
+PROGRAM = """
+import atexit, sys
+import tensorflow as tf
+import estimator_inference.tf1
+from tensorflow.contrib import predictor
+import beside
+
+print(sys.argv[1:], __name__, __file__, sys.path[0])
+print(sys.modules['__main__'].predictor is predictor, beside.name)
+tf.estimator.Estimator(lambda features: None)
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Makes a program in a directory of its own, as a package with a module beside it."""
+
+    def make(code):
+        directory = tmp_path / 'programs'
+        directory.mkdir()
+        for name, text in {'__init__': '', 'beside': 'name = __name__', 'program': code}.items():
+            (directory / f'{name}.py').write_text(text)
+        return directory / 'program.py'
+
+    return make
+
+
+def test_a_program_as_a_script(run, program):
+    """What follows the program is its own; its exit status is that of the process."""
+    path = program(PROGRAM + 'sys.exit(int(sys.argv[2]))')
+    process = run(
+        '-m', 'estimator_inference.tf1', os.path.join('programs', path.name), '--help', '7'
+    )
+    assert process.stdout.splitlines() == [
+        f"['--help', '7'] __main__ {path} {path.parent}",
+        'True beside',
+    ], process.stderr
+    assert process.returncode == 7
+
+
+def test_a_program_that_fails(run, program):
+    """It is run as a module. The traceback is that of the program as a script."""
+    path = program('import sys\nprint(sys.argv, __package__)\ndef f():\n    {}["key"]\nf()\n')
+    process, python = (
+        run('-m', *runner, 'programs.program', 'x')
+        for runner in (['estimator_inference.tf1', '-m'], [])
+    )
+    assert process.stdout == python.stdout == f"[{str(path)!r}, 'x'] programs\n", process.stderr
+    assert process.returncode == python.returncode == 1
+    traceback = process.stderr[process.stderr.index('Traceback') :]
+    script = run(str(path))
+    assert traceback == script.stderr
+
+
+def test_usage(capsys):
+    tf1.run_program(['--help'])
+    assert capsys.readouterr().out.startswith('usage: python -m estimator_inference.tf1 program.py')
+    for arguments in [], ['-m'], ['--verbose', 'program.py']:
+        with pytest.raises(SystemExit, match='usage: '):
+            tf1.run_program(arguments)
+
+
+@pytest.mark.slow
+def test_pytest_plugin(run, tmp_path):
+    (tmp_path / 'test_program.py').write_text(
+        'import tensorflow as tf\ndef test(): assert tf.estimator.Estimator\n'
+    )
+    process = run('-m', 'pytest', '-q', '-p', 'estimator_inference.tf1', 'test_program.py')
+    assert process.returncode == 0 and '1 passed' in process.stdout, process

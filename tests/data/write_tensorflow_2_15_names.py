@@ -1,44 +1,42 @@
-"""Prints tensorflow_2_15_names.txt: the public names of tf.estimator, as TensorFlow 2.15.1 has them.
+"""Prints tensorflow_2_15_names.txt: the public names of TensorFlow 2.15.1, a line for each module.
 
     python3.11 -m venv venv && venv/bin/pip install tensorflow==2.15.1
     venv/bin/python tests/data/write_tensorflow_2_15_names.py > tests/data/tensorflow_2_15_names.txt
 
-Of tensorflow.python.estimator, which isn't public, it prints the modules that code imports.
+tf.compat.v2 has the names of tf and isn't printed. tf.tsl, which TensorFlow 2.15 alone had, is left
+out. Modules that aren't public, but that code with Estimator imports, are printed without names.
 """
 
 from __future__ import annotations
 
 import pkgutil
+import re
 import types
 
+import tensorflow
 from tensorflow.python import estimator
 
-
-def public_names(prefix: str, module: types.ModuleType) -> list[str]:
-    """The names of a module of TensorFlow's API and of the modules below it, in order."""
-    names = []
-    for name in sorted(dir(module)):
-        if not name.startswith('_'):
-            member, full_name = getattr(module, name), f'{prefix}.{name}'
-            names += [
-                full_name,
-                *(public_names(full_name, member) if isinstance(member, types.ModuleType) else []),
-            ]
-    return names
+NOT_PUBLIC = 'compiler core dtensor include python security tools tsl'.split()
+API = r'tensorflow\._api\.|tensorflow\.compat|keras\.api|tensorflow_estimator\.'
+TPU = 'async_checkpoint error_handling tpu_config tpu_context tpu_estimator util'.split()
 
 
-for prefix in (
-    'compat.v1.estimator',
-    'compat.v1.keras.estimator',
-    'compat.v2.estimator',
-    'compat.v2.keras.estimator',
-    'estimator',
-    'keras.estimator',
-):
-    print(
-        '\n'.join(
-            public_names(f'tensorflow.{prefix}', pkgutil.resolve_name(f'tensorflow:{prefix}'))
-        )
-    )
+def write(prefix: str, module: types.ModuleType) -> None:
+    names = [name for name in sorted(dir(module)) if not name.startswith('_')]
+    if prefix == 'tensorflow':
+        names = [name for name in names if name not in NOT_PUBLIC]
+    print(f'{prefix}:', *names)
+    for name in names:
+        member, api = getattr(module, name), f'{prefix}.{name}'
+        below_compat = api == 'tensorflow.compat.v2' or api.count('.compat.v') == 2
+        # A lazily loaded module has a name of its own.
+        is_module = isinstance(member, types.ModuleType) and re.match(API, member.__name__)
+        if is_module and not below_compat:
+            write(api, member)
+
+
+write('tensorflow', tensorflow)
 for module in pkgutil.walk_packages(estimator.__path__, 'tensorflow.python.estimator.'):
-    print(module.name)
+    print(f'{module.name}:')
+for name in TPU:
+    print(f'tensorflow.python.tpu.{name}:')
