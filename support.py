@@ -66,11 +66,14 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
     except (Error, OSError, exports.DamagedExport) as error:
         sys.exit(f'{sys.argv[0]}: {error}')
-    except tf.errors.OpError as error:
-        if error.op and error.op.type not in ('RestoreV2', 'SaveV2'):
+    except (tf.errors.OpError, ValueError) as error:
+        op_type = getattr(getattr(error, 'op', None), 'type', None)
+        in_export = str(error).startswith('Could not load all requested variables from checkpoint')
+        of_files = op_type in (None, 'RestoreV2', 'SaveV2') and isinstance(error, tf.errors.OpError)
+        if not (of_files or in_export):
             raise
         # TensorFlow's text has the reason behind the stack traces of the graph.
-        reason = re.split('\nNode: .*\n', error.message)[-1].partition('\n')[0]
+        reason = re.split('\nNode: .*\n', str(error))[-1].partition('\n')[0]
         sys.exit(f'{sys.argv[0]}: {reason}')
 
 
@@ -83,6 +86,8 @@ def params(model_dir: str) -> dict[str, int]:
     if checkpoint is None:
         raise Error(f'no checkpoint in {model_dir}: run python train.py --model-dir {model_dir}')
     shapes = dict(tf.train.list_variables(checkpoint))
+    if 'dense/kernel' not in shapes:
+        raise Error(f'{checkpoint} has another model than model.py: {list(shapes)}')
     return {'hidden_units': shapes['hidden/kernel'][1]} if 'hidden/kernel' in shapes else {}
 
 

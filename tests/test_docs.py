@@ -61,7 +61,7 @@ STEPS = {'model', 'train', 'export', 'predict', 'fast_predict', 'serve'}  # each
 SERVING = {'grpc', 'tensorflow_serving'}
 MAY_IMPORT = {
     'estimator_inference/tf1.py': LIBRARY | {'tensorflow_estimator', 'tf_keras'},
-    'estimator_inference/remote.py': LIBRARY | SERVING | {'google', 'urllib3'},
+    'estimator_inference/remote.py': LIBRARY | SERVING | {'google'},
     'estimator_inference/*.py': LIBRARY | {'google'},
     'support.py': LIBRARY,
     'model.py': LIBRARY,
@@ -110,13 +110,6 @@ def test_private_names_of_tensorflow_stand_in_two_files(path):
             assert not owners & {*ast.unparse(node.value).split('.')}, ast.unparse(node)
 
 
-def test_no_two_files_share_a_name():
-    """But for iris/ and the six scripts, where the texts have both."""
-    names = [path.name for path in FILES if path.name != '__init__.py']
-    twice = {name for name in names if names.count(name) > 1}
-    assert twice <= {'train.py', 'serve.py'}, twice
-
-
 # The package.
 
 
@@ -160,7 +153,7 @@ def test_the_predictor_needs_tensorflow_and_numpy_alone(wheel, save, python, tmp
     pip('install', '--target', tmp_path / 'site', path)
     code = """
 import json, sys
-missing = 'tensorflow_estimator', 'tf_keras', 'keras', 'grpc', 'tensorflow_serving', 'urllib3'
+missing = 'tensorflow_estimator', 'tf_keras', 'keras', 'grpc', 'tensorflow_serving'
 sys.modules.update(dict.fromkeys(missing[3:]))
 import estimator_inference
 loaded = sorted({'tensorflow', 'numpy'} & {*sys.modules})

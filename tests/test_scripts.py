@@ -318,7 +318,8 @@ def damage(path, how):
 
 @pytest.mark.parametrize('how', ['removed', 'cut', 'changed'])
 @pytest.mark.parametrize('name', ['checkpoint', '*.index', '*.data*'])
-def test_damaged_checkpoint(name, how, trained, tmp_path, line):
+def test_damaged_checkpoint(name, how, trained, tmp_path, line, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model_dir = shutil.copytree(trained, tmp_path / 'model')
     for path in list(model_dir.glob(name)):
         damage(path, how)
@@ -327,7 +328,9 @@ def test_damaged_checkpoint(name, how, trained, tmp_path, line):
         '*.index': 'no checkpoint in|sstable|corrupt',
         '*.data*': 'No such file|Read less bytes|Checksum does not match',
     }[name]
-    assert re.search(reason, line(predict, '--model-dir', model_dir, '--examples', 1))
+    for script in (predict, export):
+        assert re.search(reason, line(script, '--model-dir', model_dir))
+    assert not list(tmp_path.glob('saved_model/[0-9]*'))
 
 
 @pytest.mark.parametrize('how', ['removed', 'cut', 'changed'])
@@ -347,7 +350,7 @@ def test_a_checkpoint_of_another_model(trained, hidden, tmp_path, line):
         tf.train.create_global_step()
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'))
-    assert 'dense/bias' in line(predict, '--model-dir', tmp_path)
+    assert "another model than model.py: ['another'" in line(predict, '--model-dir', tmp_path)
 
 
 def test_an_export_that_takes_no_number(tmp_path, line):
