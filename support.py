@@ -89,7 +89,8 @@ def params(model_dir: str) -> dict[str, int]:
 def device() -> str:
     """Returns what TensorFlow computes on: the name of the first GPU that it sees, or CPU."""
     for gpu in tf.config.experimental.list_physical_devices('GPU'):
-        return tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name)
+        details = tf.config.experimental.get_device_details(gpu)
+        return str(details.get('device_name', gpu.name))
     return 'CPU'
 
 
@@ -121,7 +122,8 @@ def report(script: str, predictions: Mapping[int, Any], times: Sequence[float]) 
 
 def number_in(prediction: Any) -> float:
     """Returns the number in a prediction, f([x, x]): see `report`."""
-    return (prediction['predictions'] if isinstance(prediction, dict) else prediction).item()
+    output = prediction['predictions'] if isinstance(prediction, dict) else prediction
+    return float(output.item())
 
 
 def seconds(time: float) -> str:
