@@ -27,6 +27,7 @@ import export  # noqa: E402
 import fast_predict  # noqa: E402
 import train  # noqa: E402
 from estimator_inference import FastPredict, exports, predictor, tf  # noqa: E402
+from estimator_inference.fast_session import tuned  # noqa: E402
 from model import model_fn  # noqa: E402
 from support.timing import seconds  # noqa: E402
 
@@ -162,10 +163,10 @@ def wide_graph(branches, width, layers=3):
         initializer, y = tf.global_variables_initializer(), tf.add_n(outputs)
 
     def maker(threads, stack):
-        config = predictor.tuned(tf.ConfigProto(inter_op_parallelism_threads=threads))
+        config = tuned(graph, tf.ConfigProto(inter_op_parallelism_threads=threads))
         session = tf.Session(graph=graph, config=config)
         session.run(initializer)
-        predict_fn = stack.enter_context(predictor.Predictor(session, {'x': x}, {'y': y}, config))
+        predict_fn = stack.enter_context(predictor.Predictor(session, {'x': x}, {'y': y}))
         return functools.partial(predict_fn, {'x': np.ones([1, width], np.float32)})
 
     return {

@@ -132,7 +132,7 @@ def assert_tensorflow_works():
 
 
 def in_thread(function):
-    """Returns what `function` returns in a thread of its own; an error after 60 s, where it hangs."""
+    """Returns what `function` returns in a thread of its own; fails where it hangs."""
     result = futures.Future()
 
     def run():
@@ -293,7 +293,7 @@ def test_each_of_8_threads_gets_its_own_answers(toy):
 
 
 def test_the_posts_version_answers_earlier_questions(toy):
-    """Why FastPredict uses no tf.data.Dataset: since that reads ahead, in TensorFlow 2.15 too, answers lag behind."""
+    """Why FastPredict uses no tf.data.Dataset: that reads ahead, and answers lag behind."""
     examples, got, is_open = examples_of(0, 500), [], True
     expected = toy_answers(toy, examples)
 
@@ -707,7 +707,7 @@ def test_interrupted_call_leaves_no_answer_for_the_next(estimator_of, within):
 
 @pytest.mark.parametrize('does', ['interrupt', 'exit', 'close', 'predict'])
 def test_a_signal_handler_while_it_answers(estimator_of, does):
-    """Several times, at places by chance; a call after that answers right, where it is not closed."""
+    """Several times, at places by chance; a call after that answers right."""
 
     def handler(*_):
         called.append(does)
@@ -861,7 +861,7 @@ has_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system does 
 
 @has_fork
 def test_a_process_that_forks_meanwhile(python):
-    """A child hangs neither as it ends, nor as it deletes or closes what is open; calls are refused."""
+    """A child that ends, deletes or closes what is open does not hang; calls are refused."""
     process = python(
         '-c',
         PROGRAM

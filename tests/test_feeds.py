@@ -303,7 +303,7 @@ def test_the_predictor_is_session_run(both, examples):
 
 @pytest.fixture(scope='module')
 def echoes():
-    """For each dtype, and any shape of two dimensions: FastPredict and Session.run of what is fed."""
+    """For each dtype, two dimensions: FastPredict and Session.run of what is fed."""
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(tf.Session(graph=tf.Graph()))
         with session.graph.as_default():

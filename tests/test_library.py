@@ -110,9 +110,6 @@ def test_private_names_of_tensorflow_stand_in_two_files(path):
             ), ast.unparse(node)
 
 
-# What an import loads and prints.
-
-
 def python(code, *args, path=ROOT, **environ):
     """Runs code in a process of its own, away from the repository; returns its stdout and its stderr."""
     clean = {
@@ -132,108 +129,6 @@ def python(code, *args, path=ROOT, **environ):
     return done.stdout, done.stderr
 
 
-LOADED = (
-    "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'numpy', 'google', 'keras', "
-    "'tf_keras', 'tensorflow_estimator', 'grpc', 'support', 'model', 'quiet'}))\n"
-)
-
-
-def lines(stderr):
-    """What is on stderr, but for lines of TensorFlow's C++."""
-    cpp = [
-        line
-        for line in stderr.splitlines()
-        if line[:1] in 'IWE0123456789'
-        and line[1:5].strip().isdigit()
-        or line[:4].isdigit()
-        or line.startswith(('WARNING: All log messages', 'To enable the following'))
-    ]
-    return [line for line in stderr.splitlines() if line not in cpp]
-
-
-def test_an_import_loads_what_it_needs_and_a_first_prediction_prints_nothing(save):
-    printed, said = python(
-        f"""
-import sys, estimator_inference
-{LOADED}
-try:
-    estimator_inference.nothing
-except AttributeError as error:
-    print(error)
-from estimator_inference import predictor
-print(predictor.from_saved_model(sys.argv[1])({{'x': [[1]]}})['y'].tolist())
-print([name for name in sys.modules if name.split('.')[0] in ('tensorflow_estimator', 'support', 'model', 'grpc')])
-print([name for name in sys.modules if name.startswith('estimator_inference.')
-       and name.split('.')[1] in ('tf1', 'remote', 'fast_predict')])
-""",
-        save(linear),
-    )
-    nothing, error, *rest = printed.splitlines()
-    assert nothing == '[]' and 'nothing' in error and 'expected one of' in error
-    assert rest == ['[[4.0]]', '[]', '[]'] and lines(said) == []
-
-
-@pytest.mark.slow
-def test_the_predictor_loads_no_keras(save):
-    """Where TensorFlow's own import doesn't."""
-    printed, _ = python(
-        """
-import sys, tensorflow
-tensorflow.compat.v1.Session
-before = {name.split('.')[0] for name in sys.modules}
-from estimator_inference import predictor
-predictor.from_saved_model(sys.argv[1])({'x': [[1]]})
-print({name.split('.')[0] for name in sys.modules} - before - sys.stdlib_module_names)
-""",
-        save(linear),
-    )
-    assert printed == "{'estimator_inference'}\n"
-
-
-@pytest.mark.slow
-def test_a_first_prediction_prints_what_tensorflow_does(save):
-    """Nothing that `import tensorflow` and a `tf.Session()` don't print too, but for lines of TensorFlow's C++."""
-    _, plain = python('import tensorflow as tf\ntf.compat.v1.Session().close()')
-    printed, ours = python(
-        """import sys
-from estimator_inference import predictor
-with predictor.from_saved_model(sys.argv[1]) as predict_fn:
-    predict_fn({'x': [[1]]})""",
-        save(linear),
-    )
-    assert printed == '' and lines(ours) == lines(plain) == []
-
-
-@pytest.mark.skipif(
-    not os.path.exists('/proc/self/statm'), reason='reads the memory in use as Linux tells it'
-)
-@pytest.mark.parametrize('calls', [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
-def test_predictions_do_not_grow_the_process(save, calls, script, tmp_path):
-    (tmp_path / 'program.py').write_text(f"""
-import os, sys
-from estimator_inference import FastPredict, predictor, tf
-
-def megabytes():
-    with open('/proc/self/statm') as file:
-        return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
-
-estimator = tf.estimator.Estimator(lambda features, labels, mode: tf.estimator.EstimatorSpec(
-    mode, predictions=features * tf.get_variable('w', initializer=3.)))
-with predictor.from_saved_model(sys.argv[1]) as predict_fn, \\
-        FastPredict(estimator, tf.TensorSpec([None, 1], tf.float32)) as fast_predict:
-    for ask in lambda i: predict_fn({{'x': [[i]]}}), lambda i: fast_predict.predict([[i]]):
-        for i in range({calls}):
-            if i == 1000:
-                before = megabytes()
-            ask(i)
-        print(megabytes() - before)
-""")
-    process = script(str(tmp_path / 'program.py'), save(linear), cwd='/')
-    assert [float(grown) < 20 for grown in process.stdout.splitlines()] == [True, True], (
-        process.stderr
-    )
-
-
 # The wheel.
 
 
@@ -249,6 +144,7 @@ def wheel(tmp_path_factory):
         (source / room).mkdir()
         for path in glob.glob(os.path.join(ROOT, room, '*.py')):
             (source / room / os.path.basename(path)).write_bytes(open(path, 'rb').read())
+    (source / 'estimator_inference' / 'py.typed').touch()
     subprocess.run(
         [
             sys.executable,
@@ -278,10 +174,9 @@ def test_the_wheel_holds_the_library(wheel):
             for name in file.namelist()
             if name.endswith('.dist-info/METADATA')
         ]
-    assert sorted(names) == sorted(
-        f'estimator_inference/{os.path.basename(path)}'
-        for path in glob.glob(os.path.join(ROOT, 'estimator_inference', '*.py'))
-    )
+    files = os.listdir(os.path.join(ROOT, 'estimator_inference'))
+    library = [name for name in files if name.endswith(('.py', 'py.typed'))]
+    assert sorted(names) == sorted(f'estimator_inference/{name}' for name in library)
     assert 'Name: estimator-inference\n' in metadata and 'Apache-2.0' in metadata
     assert 'Requires-Dist: tensorflow>=' in metadata and 'Requires-Dist: numpy' in metadata
 
