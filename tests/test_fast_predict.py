@@ -924,9 +924,6 @@ print(in_child(opens_not) // 256)
         ('pass', 0),
         ('raise SystemExit(3)', 3),
         pytest.param('os._exit(4)', 4, marks=pytest.mark.slow),
-        pytest.param(
-            'os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)', -15, marks=pytest.mark.slow
-        ),
     ],
     ids=['return', 'SystemExit', '_exit'],
 )
