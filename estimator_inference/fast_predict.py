@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import config_pb2
 
 from estimator_inference import _private_api
-from estimator_inference.fast_session import FastSession, check_process
+from estimator_inference.fast_session import FastSession, check_process, close_session
 from estimator_inference.feeds import Feed, shown
 from estimator_inference.predictor import open_estimator
 
@@ -141,7 +141,7 @@ class FastPredict:
 
     def close(self) -> None:
         """Frees the session. Later calls raise RuntimeError; closing again does nothing."""
-        self._fast_session.close()
+        close_session(self._fast_session.session)
 
     def __enter__(self) -> FastPredict:
         return self

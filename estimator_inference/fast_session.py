@@ -175,11 +175,6 @@ class FastSession:
 
         return function
 
-    def close(self) -> None:
-        """Frees the session. Later calls raise RuntimeError; closing again does nothing."""
-        if not _is_orphan:
-            self.session.close()
-
 
 # Forks.
 
@@ -194,6 +189,12 @@ def check_process(owner: str = 'predictor') -> None:
             'TensorFlow was used in the parent process, and does not work in a child that is '
             f'forked after that: fork first, then open a {owner}'
         )
+
+
+def close_session(session: tf.Session) -> None:
+    """Closes a session, but not in a forked child, where that would wait for ever."""
+    if not _is_orphan:
+        session.close()
 
 
 def _after_fork() -> None:

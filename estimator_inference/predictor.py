@@ -19,7 +19,12 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from estimator_inference import _private_api, exports
-from estimator_inference.fast_session import FastSession, check_process, open_session
+from estimator_inference.fast_session import (
+    FastSession,
+    check_process,
+    close_session,
+    open_session,
+)
 from estimator_inference.feeds import Feed, Missing, check_keys, described, shown
 
 
@@ -94,7 +99,7 @@ class Predictor:
 
     def close(self) -> None:
         """Frees the session. Later calls raise RuntimeError; closing again does nothing."""
-        FastSession(self._session, [], 'predictor').close()
+        close_session(self._session)
 
     graph = property(lambda self: self._graph)
     session = property(lambda self: self._session)
