@@ -1,4 +1,4 @@
-"""tf1.py: tf.estimator and tf.contrib.predictor where TensorFlow has none, and programs with them."""
+"""tf1.py: tf.estimator and tf.contrib.predictor where TensorFlow has none, and programs run so."""
 
 import functools
 import importlib
