@@ -14,11 +14,10 @@ import time
 import weakref
 from concurrent import futures
 
+import model
 import numpy as np
 import pytest
 import tensorflow as tf2
-
-import model
 import train
 from estimator_inference import FastPredict, predictor, tf
 

@@ -11,11 +11,10 @@ import types
 import numpy as np
 import pytest
 from conftest import assert_same, double, echo, session_run
+from estimator_inference import FastPredict, predictor, tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
-
-from estimator_inference import FastPredict, predictor, tf
 
 SETTINGS = settings(deadline=None, derandomize=True, database=None)
 each_size = pytest.mark.parametrize(
