@@ -1,4 +1,4 @@
-"""What the tests share: one training and one export for all workers of a run, processes, SavedModels."""
+"""What the tests share: one training for all workers of a run, processes, SavedModels."""
 
 import contextlib
 import os
@@ -168,7 +168,10 @@ def signature_def(inputs, outputs):
 
 @pytest.fixture
 def save(tmp_path):
-    """Saves the graph that `build` makes, which returns (inputs, outputs) or {signature: (inputs, outputs)}."""
+    """Saves the graph that `build` makes.
+
+    It returns (inputs, outputs), or {signature: (inputs, outputs)}.
+    """
     graphs = []  # the functions of tf.py_func live as long as the graph they were made in
 
     def run(build, *args, tags=(('serve',),), path=None, as_text=False, config=None):

@@ -1,4 +1,4 @@
-"""Writes the checkpoint and the export in tensorflow_1_15/, which the tests load on today's TensorFlow.
+"""Writes the checkpoint and the export in tensorflow_1_15/, which the tests load today.
 
 Needs TensorFlow 1.15 on Python 3.7: pip install 'tensorflow==1.15.5' 'protobuf<3.21' 'numpy<1.19'
 """
