@@ -5,6 +5,7 @@ Each function tells since when TensorFlow has what it uses, and what happens wit
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable, List, Optional
 
 import tensorflow.compat.v1 as tf
@@ -13,18 +14,18 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 def make_callable(
     session: tf.Session, feeds: List[tf.Tensor], fetches: List[tf.Tensor]
-) -> Callable[[List[Any]], List[Any]]:
-    """Returns a function from a list of arrays to the list of what is fetched.
+) -> Callable[[List[Any], None], List[Any]]:
+    """Returns a function from (a list of arrays, None) to the list of what is fetched.
 
     `Session._make_callable_from_options` exists from TensorFlow 1.5 to 2.21 at least, and takes a
     twentieth of the time of the public `Session.make_callable`, which does without it.
     """
     if not fetches:
-        return lambda arrays: []
+        return lambda arrays, _: []
     names = [tensor.name for tensor in feeds]
     if not hasattr(session, '_make_callable_from_options'):
         public = session.make_callable(fetches, names)
-        return lambda arrays: public(*arrays)
+        return lambda arrays, _: public(*arrays)
     function = session._make_callable_from_options(
         config_pb2.CallableOptions(feed=names, fetch=[tensor.name for tensor in fetches])
     )
@@ -33,12 +34,13 @@ def make_callable(
     try:
         from tensorflow.python.client import pywrap_tf_session
 
-        run, in_c = pywrap_tf_session.TF_SessionRunCallable, session._session
-        handle = function._handle
+        run = functools.partial(
+            pywrap_tf_session.TF_SessionRunCallable, session._session, function._handle
+        )
     except (ImportError, AttributeError):
-        return lambda arrays: function(*arrays)
-    # `function` is kept since it frees the handle when it is deleted.
-    return lambda arrays, kept=function: run(in_c, handle, arrays, None)  # type: ignore[misc]
+        return lambda arrays, _: function(*arrays)
+    run.owner = function  # type: ignore[attr-defined]  # it frees the handle when it is deleted
+    return run
 
 
 def read_graph(

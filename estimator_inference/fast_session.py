@@ -150,13 +150,12 @@ class FastSession:
             if tensor.name in names
         ]
         run = _private_api.make_callable(self.session, [feed.tensor for feed in feeds], fetches)
-        has_bytes = any(tensor.dtype == tf.string for tensor in fetches)
 
         def function(arrays: list[Array]) -> list[Any]:
             if _is_orphan:
                 check_process(owner)
             try:
-                outputs = run(arrays)
+                outputs = run(arrays, None)
             except tf.errors.CancelledError as error:
                 if 'Session has been closed' in str(error):
                     raise RuntimeError(f'this {owner} is closed') from error
@@ -165,10 +164,9 @@ class FastSession:
                 for feed, array in zip(feeds, arrays):
                     feed.copy(array)  # raises where something is neither str nor bytes
                 raise
-            if has_bytes:  # a scalar string, which has no copy and needs none
-                outputs = [output if type(output) is bytes else output.copy() for output in outputs]
-            else:
-                outputs = [output.copy() for output in outputs]
+            for place, output in enumerate(outputs):
+                if type(output) is not bytes:  # a scalar string, which has no copy and needs none
+                    outputs[place] = output.copy()
             for place, index in fed:
                 outputs.insert(place, feeds[index].copy(arrays[index]))
             return outputs

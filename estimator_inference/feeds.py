@@ -98,7 +98,8 @@ class Feed:
         if self.tensor.dtype != tf.string:
             return array.copy()
         try:
-            return np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
+            as_bytes: Array = np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
+            return as_bytes
         except (TypeError, ValueError, RecursionError) as error:
             got = shown(array.tolist())
             raise ValueError(f'{self.expected}, got {got}: {error!s:.200}') from None
