@@ -220,8 +220,6 @@ def read_layers(estimator):
     """Returns the kernel and the bias of each layer in the checkpoint."""
     names, get = estimator.get_variable_names(), estimator.get_variable_value
     layers = [name for name in ('hidden', 'second', 'dense') if f'{name}/kernel' in names]
-    if 'dense' not in layers:
-        raise support.Error(f'{estimator.model_dir} has another model than that of model.py')
     return [(get(f'{layer}/kernel'), get(f'{layer}/bias')) for layer in layers]
 
 

@@ -72,9 +72,7 @@ def run(main: Callable[[], None]) -> None:
         of_files = op_type in (None, 'RestoreV2', 'SaveV2') and isinstance(error, tf.errors.OpError)
         if not (of_files or in_export):
             raise
-        # TensorFlow's text has the reason behind the stack traces of the graph.
-        reason = re.split('\nNode: .*\n', str(error))[-1].partition('\n')[0]
-        sys.exit(f'{sys.argv[0]}: {reason}')
+        sys.exit(f'{sys.argv[0]}: {exports.reason(error)}')
 
 
 def params(model_dir: str) -> dict[str, int]:

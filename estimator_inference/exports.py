@@ -61,3 +61,12 @@ def read(export_dir: Path) -> saved_model_pb2.SavedModel:
     if not saved_model.meta_graphs:
         raise DamagedExport(f'{path} is damaged: it holds no graph')
     return saved_model
+
+
+def reason(error: BaseException) -> str:
+    """Returns the line of a TensorFlow error that says what is wrong.
+
+    Its text may have that behind headings and the stack traces of the graph.
+    """
+    headings = '(?:Original|Graph execution) error:\n+|\nNode: .*\n'
+    return re.split(headings, str(error))[-1].partition('\n')[0][:300] or type(error).__name__

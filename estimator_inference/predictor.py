@@ -404,16 +404,13 @@ def _explained(export_dir: str) -> Iterator[None]:
     """Says in one line what is wrong with a SavedModel that TensorFlow can't load."""
     try:
         yield
-    except OSError:  # TensorFlow says neither what is missing nor what is damaged
+    except (OSError, RuntimeError):  # TensorFlow doesn't say what is missing or damaged
         exports.read(export_dir)
         raise
     except (tf.errors.OpError, ValueError, TypeError, LookupError) as error:
-        text = str(error)
-        # TensorFlow's text has the reason after the node that failed, in between stack traces.
-        reason = re.search('^Node: .*\n(.+)', text, re.M) or re.search('(.+)', text)
-        line = f'{reason[1] if reason else type(error).__name__:.300}'
+        line = exports.reason(error)
         for pattern, words in _REASONS:
-            found = re.search(pattern, text)
+            found = re.search(pattern, str(error))
             if found:
                 raise ValueError(f'{export_dir} {words.format(found[1])}: {line}') from error
         raise exports.DamagedExport(

@@ -223,7 +223,7 @@ def test_a_checkpoint_of_another_model_is_refused_in_one_line(tmp_path):
         tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'), 0)
     with pytest.raises(SystemExit) as error:
         support.run(lambda: compare.main(['--model-dir', str(tmp_path), '--rows', 'LiteRT']))
-    assert error.value.code.endswith(f'{tmp_path} has another model than that of model.py')
+    assert 'has another model than model.py' in error.value.code
 
 
 def test_flags_that_are_refused(tmp_path, capsys):

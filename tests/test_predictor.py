@@ -862,7 +862,7 @@ def test_a_damaged_or_missing_saved_model(save, as_text, tmp_path):
         os.truncate(os.path.join(export_dir, 'variables', name), 10)
     with pytest.raises(exports.DamagedExport, match='is damaged'):
         predictor.from_saved_model(export_dir)
-    with pytest.raises(FileNotFoundError, match='no SavedModel in .*nothing'):
+    with pytest.raises(FileNotFoundError, match='no SavedModel: .*nothing'):
         predictor.from_saved_model(str(tmp_path / 'nothing'))
 
 
