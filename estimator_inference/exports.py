@@ -68,5 +68,8 @@ def reason(error: BaseException) -> str:
 
     Its text may have that behind headings and the stack traces of the graph.
     """
-    headings = '(?:Original|Graph execution) error:\n+|\nNode: .*\n'
+    headings = (
+        '(?:Original|Graph execution) error:\n+|\nNode: .*\n'
+        r'|\d+ root error\(s\) found\.\n *\(0\) (?:[A-Z_]+: )?'  # on a GPU, for one
+    )
     return re.split(headings, str(error))[-1].partition('\n')[0][:300] or type(error).__name__

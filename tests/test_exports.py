@@ -146,3 +146,15 @@ def test_a_reader_during_exports_finds_a_whole_one_each_time(tmp_path):
     writer.join()
     assert len(os.listdir(base)) == 4 and len(set(loaded)) > 1
     assert loaded == sorted(loaded) and exports.latest(base) >= loaded[-1]
+
+
+def test_the_reason_of_an_error_is_between_the_headings_of_its_text():
+    """The second text is that of a machine with a GPU."""
+    for text in (
+        "Graph execution error:\n\nDetected at node 'save':\nNode: 'save'\nToo short\n\t [[x]]",
+        '2 root error(s) found.\n  (0) OUT_OF_RANGE: Too short\n\t [[x]]\n  (1) OUT_OF_RANGE: other',
+        'Restoring failed. Original error:\n\nGraph execution error:\n\nToo short',
+        'Too short',
+    ):
+        assert exports.reason(ValueError(text)) == 'Too short'
+    assert exports.reason(ValueError()) == 'ValueError'
