@@ -152,7 +152,7 @@ def test_the_reason_of_an_error_is_between_the_headings_of_its_text():
     """The second text is that of a machine with a GPU."""
     for text in (
         "Graph execution error:\n\nDetected at node 'save':\nNode: 'save'\nToo short\n\t [[x]]",
-        '2 root error(s) found.\n  (0) OUT_OF_RANGE: Too short\n\t [[x]]\n  (1) OUT_OF_RANGE: other',
+        '2 root error(s) found.\n  (0) OUT_OF_RANGE: Too short\n\t [[x]]\n  (1) DATA_LOSS: no',
         'Restoring failed. Original error:\n\nGraph execution error:\n\nToo short',
         'Too short',
     ):
