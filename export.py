@@ -2,7 +2,7 @@
 
     python export.py
 
-writes it to saved_model/<timestamp>/.
+writes it to saved_model/<timestamp>/: saved_model.pb, and variables/.
 """
 
 import support
@@ -11,7 +11,7 @@ from model import model_fn
 
 
 def serving_input_receiver_fn():
-    """Returns the receiver of a placeholder `number`, float32 [None, 1]: features [None, 2]."""
+    """Returns the receiver: a request feeds `number`, float32 [n, 1]; the features are [n, 2]."""
     number = tf.placeholder(dtype=tf.float32, shape=[None, 1], name='number')
     features = tf.tile(number, multiples=[1, 2])
     return tf.estimator.export.ServingInputReceiver(features, receiver_tensors={'number': number})

@@ -1,9 +1,10 @@
 """Predicts with FastPredict: one `Estimator.predict` stays open, and its graph is built only once.
 
     python fast_predict.py             one example a call
-    python fast_predict.py --batch 10  several examples a call: post B's faster_predict.py
+    python fast_predict.py --batch 10  several examples a call, as in post B's faster_predict.py
 
-First the posts' idea, made right, then the library's FastPredict, on the same numbers.
+`PostsFastPredict` is the posts' class; compare.py runs it and counts its wrong answers. This script
+measures `FastPredict`, which is the same with one method changed, and then the library's.
 """
 
 import itertools
@@ -20,11 +21,13 @@ from predict import my_service
 class PostsFastPredict:
     """FastPredict as the posts have it: an endless generator of features keeps `predict` open.
 
-    Right on TensorFlow 1. Since TensorFlow 2, tf.data reads features ahead of time, before the
-    question is there: nearly every answer is that to an earlier question.
+    Right on TensorFlow 1, and distrusted by the author of post A all the same: two generators may
+    get out of step. Since TensorFlow 2 they do. tf.data reads ahead, before a call has set the
+    features that it asks for: nearly every answer is that to an earlier call.
     """
 
     def __init__(self, estimator):
+        # A generator: nothing runs before the first `next`, and by then `features` is set.
         self.predictions = estimator.predict(self.input_fn)
 
     def generator(self):
@@ -52,7 +55,8 @@ class FastPredict(PostsFastPredict):
         return features
 
 
-def get_predictions(name, fast_predict, args):
+def measure(name, fast_predict, args):
+    """Asks for all numbers, a batch a call, and reports the answers and the time an example."""
     service, predictions, times = my_service(args.examples), {}, []
     while numbers := list(itertools.islice(service, args.batch)):
         start = time.perf_counter()
@@ -69,10 +73,10 @@ def main(argv=None):
     estimator = tf.estimator.Estimator(
         model_fn, args.model_dir, params=support.params(args.model_dir)
     )
-    get_predictions('fast_predict.py', FastPredict(estimator), args)
+    measure('fast_predict.py', FastPredict(estimator), args)
 
     library = estimator_inference.FastPredict(estimator, tf.TensorSpec([None, 2], tf.float32))
-    get_predictions("fast_predict.py with the library's FastPredict", library, args)
+    measure("fast_predict.py with the library's FastPredict", library, args)
 
 
 if __name__ == '__main__':

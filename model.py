@@ -15,7 +15,7 @@ def model_fn(features, labels, mode, params):
     features = features['feature'] if isinstance(features, dict) else features
 
     if not params.get('hidden_units'):
-        # One layer with the weights a and b: a·x + b·x = 2x. Exported, it is called `output`.
+        # One layer with the weights a and b: a·x + b·x = 2x. The SavedModel calls it `output`.
         output = predictions = tf.layers.dense(features, 1, name='dense')
         learning_rate = 0.5
     else:
@@ -23,7 +23,7 @@ def model_fn(features, labels, mode, params):
         hidden = tf.layers.dense(features, params['hidden_units'], name='hidden')
         output = tf.layers.dense(hidden, 1, name='dense')
         predictions = {'hidden': hidden, 'predictions': output}
-        learning_rate = 0.2  # with 0.5, one seed in twenty ends 18 % off 2x
+        learning_rate = 0.2  # with 0.5, one training of twenty ended 18 % off
 
     if mode == tf.estimator.ModeKeys.PREDICT:
         return tf.estimator.EstimatorSpec(mode, predictions=predictions)

@@ -1,6 +1,8 @@
-"""Predicts with the newest export and a predictor: the posts' good way. It needs no model.py.
+"""Predicts with the newest export and a predictor: the posts' good way.
 
-python serve.py
+    python serve.py
+
+needs no model.py and no checkpoint.
 """
 
 import pathlib
@@ -10,7 +12,7 @@ import support
 from estimator_inference import predictor
 
 
-def my_service(examples):
+def my_service(examples):  # as in predict.py, which needs model.py
     """Yields numbers from 100 on, one at a time, as the requests of a service come in."""
     for number in range(100, 100 + examples):
         yield number
@@ -19,7 +21,7 @@ def my_service(examples):
 def main(argv=None):
     args = support.parser(__doc__, export_dir='saved_model', examples=10_000).parse_args(argv)
 
-    # Not temp-<timestamp>, as Estimator names an export until it is whole.
+    # While an export is being written, it is called temp-<timestamp>.
     subdirs = [path for path in pathlib.Path(args.export_dir).glob('*') if path.name.isdecimal()]
     if not subdirs:
         raise support.Error(
@@ -28,7 +30,7 @@ def main(argv=None):
     latest = str(max(subdirs, key=lambda path: int(path.name)))
     print(f'Serving {latest}')
     predict_fn = predictor.from_saved_model(latest)  # or, without an export, from_estimator
-    if 'number' not in predict_fn.feed_tensors:
+    if 'number' not in predict_fn.feed_tensors:  # an export of iris.train, for one
         raise support.Error(f"expected an export with the input 'number', got {predict_fn}")
     hidden = 'hidden' in predict_fn.fetch_tensors  # post B's model
 

@@ -35,7 +35,7 @@ class Error(Exception):
 def parser(doc: Optional[str], **defaults: Any) -> argparse.ArgumentParser:
     """Returns a parser with a script's docstring and a flag for each keyword.
 
-    It takes text where the default is a str, else a number of 1 or more.
+    A flag takes text where its default is a str, else a number of 1 or more.
     """
     raw = argparse.RawDescriptionHelpFormatter
     made = argparse.ArgumentParser(description=doc, formatter_class=raw)
@@ -109,14 +109,14 @@ def report(script: str, predictions: Mapping[int, Any], times: Sequence[float]) 
     Raises:
       Error: A prediction isn't 2x within 1%.
     """
-    for number, prediction in list(predictions.items())[:3]:
+    for nb, prediction in list(predictions.items())[:3]:
         outputs = prediction if isinstance(prediction, dict) else {'': prediction}
         texts = (' '.join([key, *map('{:.2f}'.format, outputs[key].flat)]) for key in outputs)
-        print(f'f({number}) =', ', '.join(texts).strip())
-    for number, prediction in predictions.items():
+        print(f'f({nb}) =', ', '.join(texts).strip())
+    for nb, prediction in predictions.items():
         answer = number_in(prediction)
-        if not abs(answer - 2 * number) <= 0.02 * number:
-            raise Error(f'f({number}) = {answer}, expected {2 * number}: train the model again')
+        if not abs(answer - 2 * nb) <= 0.02 * nb:
+            raise Error(f'f({nb}) = {answer}, expected {2 * nb}: train the model again')
     average = np.format_float_positional(statistics.fmean(times), 2, fractional=False, trim='-')
     print(f'Average time in {script}: {average}s')
     median, first = seconds(statistics.median(times)), seconds(times[0])

@@ -3,7 +3,7 @@
     python train.py                                            post A's model
     python train.py --hidden-units 4 --model-dir hidden/model  post B's, with a hidden layer
 
-leaves checkpoints in model/. Run again, it goes on from the last one.
+leaves checkpoints in model/. Stopped early and run again, it goes on from the last one.
 """
 
 import support
@@ -34,6 +34,7 @@ def main(argv=None):
     estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params)
     estimator.train(train_input_fn, max_steps=1000)
 
+    # Where 1,000 steps are done, `train` returns without a look at the model: so look at it here.
     if support.params(args.model_dir).get('hidden_units') != args.hidden_units:
         raise support.Error(f'{args.model_dir} has another model: choose another --model-dir')
     print(f'Trained on {support.device()}: {estimator.latest_checkpoint()}')

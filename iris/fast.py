@@ -1,6 +1,8 @@
 """Predicts three flowers with FastPredict: the Estimator is kept open, and features go in.
 
-python -m iris.fast
+    python -m iris.fast
+
+asks the Estimator of iris.train, kept open.
 """
 
 import support

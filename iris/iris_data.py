@@ -27,7 +27,7 @@ def load(name):
 
 
 def build_classifier(model_dir):
-    """Returns the text's Estimator, with its checkpoints in `model_dir`."""
+    """Returns Ji Zhang's Estimator, with its checkpoints in `model_dir`."""
     config = tf.estimator.RunConfig(model_dir, tf_random_seed=1)
     return tf.estimator.DNNClassifier(
         feature_columns=COLUMNS, hidden_units=[10, 10], n_classes=3, config=config

@@ -14,7 +14,7 @@ import support
 
 from iris.iris_data import ROWS, print_table, to_examples
 
-TIMEOUT = 10  # seconds, as in the text
+TIMEOUT = 10  # seconds, as Ji Zhang has it
 
 
 def ask_grpc(address):

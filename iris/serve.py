@@ -1,6 +1,8 @@
 """Predicts three flowers with the newest export of iris.train and a predictor.
 
-python -m iris.serve
+    python -m iris.serve
+
+loads the newest export in iris/saved_model/.
 """
 
 import support

@@ -1,6 +1,8 @@
 """Predicts three flowers with the newest export of iris.train and a session by hand.
 
-python -m iris.session
+    python -m iris.session
+
+loads the newest export in iris/saved_model/.
 """
 
 import support

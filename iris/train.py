@@ -12,14 +12,14 @@ from iris.iris_data import COLUMNS, FLOWERS, SPECIES, build_classifier, load
 
 
 def train_input_fn(features, labels, batch_size):
-    """Returns batches without end: features {name: float32 [batch_size]}, labels int32."""
-    dataset = tf.data.Dataset.from_tensor_slices((dict(features), labels))
+    """Returns batches without end: features {name: float32 [batch_size]}, labels [batch_size]."""
+    dataset = tf.data.Dataset.from_tensor_slices((features, labels))
     return dataset.shuffle(1000).repeat().batch(batch_size)
 
 
 def eval_input_fn(features, labels=None):
     """Returns all flowers as one batch: features {name: float32 [n]} and labels [n], if any."""
-    inputs = dict(features) if labels is None else (dict(features), labels)
+    inputs = features if labels is None else (features, labels)
     return tf.data.Dataset.from_tensors(inputs)
 
 

@@ -123,6 +123,7 @@ def test_listings_of_post_a(tmp_path, monkeypatch):
     np.testing.assert_allclose(np.concatenate(served), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_scripts_one_after_the_other(python, tmp_path):
     """As the README runs them, each in a process of its own, in an empty directory."""
 
@@ -416,6 +417,7 @@ def test_a_bug_keeps_its_traceback():
 # Processes that end early, and what an import changes.
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on(python, tmp_path):
     process = python('train.py')
     process.wait_for('Saving checkpoints for 250')
