@@ -193,4 +193,4 @@ def test_a_type_checker_finds_the_names_without_running_them(tmp_path):
         [*command, tmp_path / 'program.py'], capture_output=True, text=True, env=environ
     )
     revealed = re.findall('Revealed type is "(.*)"', checked.stdout)
-    assert 'Predictor' in revealed[0] and 'list' in revealed[1], checked.stdout
+    assert 'Predictor' in revealed[0] and 'FastPredict' in revealed[1], checked.stdout
