@@ -20,13 +20,11 @@ that, which differs by up to 3e-7 of the largest value.
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import re
 import weakref
 from typing import Any, Callable, List, Optional, Sequence, TypeVar
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 from google.protobuf import message
 from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
@@ -41,13 +39,6 @@ Function = Callable[[List[Array]], List[Any]]
 _WAITS = re.compile('PyFunc|Queue|[Ss]tage|Barrier|Accumulator|Iterator|BatchFunction')
 # What the single-threaded executor refuses: control flow and variables of TensorFlow 1.x.
 _OLD = re.compile('(Ref)?(Switch|Merge|Enter|Exit|NextIteration)|(Temporary)?Variable(V2)?')
-
-# Stateful operations that no answer can share memory with, but for that of a variable.
-_KEEPS_NOTHING = re.compile(
-    'Placeholder|ReadVariableOp|ResourceGather|VarIsInitializedOp|DisableCopyOnRead|Assert'
-    '|Assign.*|IsVariableInitialized|Random.*|TruncatedNormal|Multinomial'
-    '|RestoreV2|SaveV2|ShardedFilename|MergeV2Checkpoints'
-)
 
 
 def open_session(
@@ -144,8 +135,7 @@ class FastSession:
 
         It returns what `tf.Session.run` returns: np.ndarray, for strings of dtype object, or
         scalars of NumPy's. Each is the caller's own: TensorFlow's may be the memory of a variable,
-        of a constant or of what is fed, and is copied, which takes 0.3 us for a small one. What is
-        larger than all that the graph keeps isn't copied, which would double the time for 80 MB.
+        of a constant or of what is fed, and is copied, which takes 0.3 us for a small one.
 
         The function raises RuntimeError when the session is closed or was made in the parent
         process, ValueError for what should be a string and isn't, and tf.errors.OpError where an
@@ -160,7 +150,6 @@ class FastSession:
             if tensor.name in names
         ]
         run = _private_api.make_callable(self.session, [feed.tensor for feed in feeds], fetches)
-        kept = _largest_kept(self.session.graph)
 
         def function(arrays: list[Array]) -> list[Any]:
             if _is_orphan:
@@ -176,41 +165,13 @@ class FastSession:
                     feed.copy(array)  # raises where something is neither str nor bytes
                 raise
             for place, output in enumerate(outputs):
-                if type(output) is bytes:  # a scalar string, which has no copy and needs none
-                    continue
-                if output.nbytes <= kept or any(
-                    np.may_share_memory(output, other) for other in (*arrays, *outputs[:place])
-                ):
+                if type(output) is not bytes:  # a scalar string, which has no copy and needs none
                     outputs[place] = output.copy()
             for place, index in fed:
                 outputs.insert(place, feeds[index].copy(arrays[index]))
             return outputs
 
         return function
-
-
-def _largest_kept(graph: tf.Graph) -> float:
-    """Returns the bytes of the largest tensor that a graph may keep from one call to the next.
-
-    That is a variable, a constant, or one of those of up to 10 MB that TensorFlow makes of
-    computations on constants. What other stateful operations and functions keep is unknown.
-    """
-    largest = 10 << 20
-    for op in graph.get_operations():
-        tensors = op.outputs
-        if op.type in ('VarHandleOp', 'VariableV2'):
-            tensors = [tf.TensorSpec(op.get_attr('shape'), op.get_attr('dtype'))]
-        elif op.type != 'Const':
-            if op.op_def is None or any('func' in attr.type for attr in op.op_def.attr):
-                return math.inf
-            if op.op_def.is_stateful and not _KEEPS_NOTHING.fullmatch(op.type):
-                return math.inf
-            continue
-        for tensor in tensors:
-            if not tensor.shape.is_fully_defined():
-                return math.inf
-            largest = max(largest, tensor.shape.num_elements() * tensor.dtype.size)
-    return largest
 
 
 # Forks.

@@ -585,30 +585,6 @@ def test_answers_share_no_memory(load, save):
     assert_same(predict_fn({'x': [[1, 2], [3, 4]]}), expected)
 
 
-def test_a_large_answer_is_not_copied_unless_it_is_shared(save):
-    """Larger than 10 MB and than all that the graph keeps, it is nobody else's."""
-
-    def build():
-        x = tf.placeholder(tf.float32, [None, 1])
-        tiled = tf.tile(x, [1, 5_000_000])
-        weights = tf.get_variable('w', [3_000_000], use_resource=True)
-        constant = tf.constant(np.arange(4_000_000, dtype=np.float32))
-        outputs = {'tiled': tiled, 'same': tf.identity(tiled), 'variable': weights.read_value()}
-        return {'x': x}, {**outputs, 'constant': tf.identity(constant), 'x': tf.identity(x)}
-
-    predict_fn = predictor.from_saved_model(save(build))
-    answers = predict_fn({'x': [[3]]})
-    before = {key: value.copy() for key, value in answers.items()}
-    for one, other in itertools.combinations(answers, 2):
-        assert not np.shares_memory(answers[one], answers[other]), (one, other)
-    assert sum(value.base is not None for value in answers.values()) == 1  # the one not copied
-    for value in answers.values():
-        value[...] = -1
-    again = predict_fn({'x': [[3]]})
-    for key, value in before.items():
-        np.testing.assert_array_equal(again[key], value)
-
-
 def test_folded_constants_are_not_the_callers(load, save):
     config = tf.ConfigProto(graph_options={'optimizer_options': {'do_constant_folding': True}})
     predict_fn = load(save(of(lambda x: tf.exp(tf.constant([1.0, 2.0])))), config=config)
