@@ -28,6 +28,13 @@ _NOISE = re.compile(
 logging.getLogger('tensorflow').addFilter(lambda record: not _NOISE.search(str(record.msg)))
 
 
+# What TensorFlow raises for files that are missing, damaged, or can't be written.
+_OF_FILES = (
+    *(tf.errors.OpError, tf.errors.DataLossError, tf.errors.NotFoundError),
+    *(tf.errors.FailedPreconditionError, tf.errors.PermissionDeniedError),
+)
+
+
 class Error(Exception):
     """What the user of a script can mend. Its text says what was found, and what to do."""
 
@@ -69,7 +76,7 @@ def run(main: Callable[[], None]) -> None:
     except (tf.errors.OpError, ValueError) as error:
         op_type = getattr(getattr(error, 'op', None), 'type', None)
         in_export = str(error).startswith('Could not load all requested variables from checkpoint')
-        of_files = op_type in (None, 'RestoreV2', 'SaveV2') and isinstance(error, tf.errors.OpError)
+        of_files = op_type in ('RestoreV2', 'SaveV2') or type(error) in _OF_FILES
         if not (of_files or in_export):
             raise
         sys.exit(f'{sys.argv[0]}: {exports.reason(error)}')

@@ -37,7 +37,7 @@ class Feed:
     Attributes:
       name: What messages call it.
       tensor: The `tf.Tensor`.
-      array: A function from a value to what `check` returns, which takes 0.5 us less for a shape
+      array: A function from a value to what `check` returns, which takes some 5 us less for a shape
         that was checked before.
     """
 

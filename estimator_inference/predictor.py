@@ -197,7 +197,7 @@ def from_saved_model(
         `exports.DamagedExport`: a damaged SavedModel.
       RuntimeError: No graph with these tags in the SavedModel, or the process was forked from one
         that had used TensorFlow.
-      KeyError: A name of no tensor.
+      KeyError, ValueError: A name of no tensor.
       OSError: No SavedModel there.
     """
     check_process()
@@ -386,7 +386,7 @@ def _signature_tensors(
     return tensors
 
 
-# What keeps a SavedModel from running here, by TensorFlow's text; all else is damage.
+# What keeps a SavedModel from running here, by TensorFlow's text.
 _REASONS = (
     (r'(/job:(?!localhost)\w+)', 'asks for the devices of {}, a job of a cluster'),
     (r"No OpKernel was registered to support Op '(\w+)'", 'needs {}, which no device here has'),
@@ -414,5 +414,5 @@ def _explained(export_dir: str) -> Iterator[None]:
             if found:
                 raise ValueError(f'{export_dir} {words.format(found[1])}: {line}') from error
         raise exports.DamagedExport(
-            f'{export_dir} is damaged, or not for TensorFlow {tf.__version__}: {line}'
+            f'{export_dir} is damaged, or not for TensorFlow {tf.__version__} or the config: {line}'
         ) from error

@@ -72,10 +72,8 @@ def run_program(arguments: list[str]) -> None:
             sys.path[0] = os.path.dirname(os.path.realpath(path))
             runpy.run_path(path, run_name='__main__')
     except Exception as error:
-        ours = (
-            __file__,
-            runpy.run_path.__code__.co_filename,
-        )  # what python's traceback wouldn't show
+        # What python's traceback wouldn't show.
+        ours = __file__, runpy.run_path.__code__.co_filename
         traceback = error.__traceback__
         while traceback and traceback.tb_frame.f_code.co_filename in ours:
             traceback = traceback.tb_next
@@ -83,9 +81,8 @@ def run_program(arguments: list[str]) -> None:
         sys.exit(1)
 
 
-if (
-    __name__ == '__main__'
-):  # all that follows is done once, by the module that the program may import too
+# All that follows is done once, by the module that the program may import too.
+if __name__ == '__main__':
     from estimator_inference import tf1
 
     tf1.run_program(sys.argv[1:])
@@ -180,7 +177,6 @@ def _add_what_estimator_imports() -> None:
 
     # Since 2.16: the entry for Estimator in the tables of @estimator_export, the decorator of its
     # public names. Without it, no module of Estimator can be imported.
-
     if not hasattr(tf_export, 'ESTIMATOR_API_NAME'):
         for name in [name for name in sys.modules if name.startswith('tensorflow_estimator')]:
             del sys.modules[name]  # what an earlier import, which failed, has left
@@ -218,9 +214,8 @@ def _add_estimator() -> None:
     for name in _public(''):
         version = 'v1' if name.endswith('v1') else 'v2'
         originals[f'{name}.estimator'] = f'{estimator}.api._{version}.estimator'
-    loaded = sorted(
-        name for name in sys.modules if name.startswith(estimator)
-    )  # parents come first
+    # Sorted, so that parents come first.
+    loaded = sorted(name for name in sys.modules if name.startswith(estimator))
     for name, original in originals.items():
         for module in loaded:
             if f'{module}.'.startswith(f'{original}.'):
