@@ -1,22 +1,31 @@
 """predictor.py: what Session.run answers, for graphs and SavedModels of every kind."""
 
-import collections
 import contextlib
 import itertools
 import os
-import random
+import re
 import sys
 import threading
+from concurrent import futures
 
 import export
 import model
 import numpy as np
 import pytest
 import tensorflow as tf2
-from conftest import assert_same, double, echo, linear, session_run, signature_def, variable
+from conftest import (
+    ROOT,
+    assert_same,
+    double,
+    echo,
+    linear,
+    session_run,
+    signature_def,
+    variable,
+)
 from estimator_inference import exports, predictor, tf
 from estimator_inference.fast_session import tuned
-from tensorflow.core.protobuf import rewriter_config_pb2
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.framework import function
 
 SERVING = os.path.join(os.path.dirname(__file__), 'data', 'serving')
@@ -129,7 +138,7 @@ def random_graph(rng):
 def test_random_graphs_answer_bit_for_bit_as_session_run(graphs):
     """In the calling thread, and without fused products; the next two tests bound what these do."""
     config = tf.ConfigProto(allow_soft_placement=True)
-    config.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
+    config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
     for seed in range(graphs):
         rng = np.random.default_rng(seed)
         with tf.Graph().as_default() as graph:
@@ -198,9 +207,9 @@ def test_nothing_is_rewritten_that_session_run_does_not_rewrite(load, save, func
 # Models of other makers.
 
 
-@in_each_way
-def test_the_posts_model(load, exported):
-    export_dir = exports.latest(exported)
+@pytest.mark.parametrize('written', ['pretrained', 'tests/data/tensorflow_1_15'])
+def test_the_posts_model_and_one_of_tensorflow_1_15(load, written):
+    export_dir = exports.latest(os.path.join(ROOT, written, 'saved_model'))
     answer = load(export_dir)({'number': [[3]]})
     assert_same(answer, session_run(export_dir, {'number': [[3]]}))
     assert answer['output'] == pytest.approx(np.array([[6]]), rel=1e-3)
@@ -245,7 +254,6 @@ def test_servings_counter_counts():
             assert predict_fn({})['output'] == expected
 
 
-@in_each_way
 def test_saved_by_tensorflow_2(load, tmp_path):
     class Module(tf2.Module):
         def __init__(self):
@@ -271,20 +279,6 @@ def test_saved_by_tensorflow_2(load, tmp_path):
 
 
 # Graphs of every kind, and how each is run.
-
-
-@in_each_way
-@pytest.mark.parametrize('use_resource', [True, False])
-def test_variables(load, save, use_resource):
-    predict_fn = load(save(linear, use_resource))
-    assert predict_fn({'x': [[1], [2]]})['y'].tolist() == [[4], [7]]
-    if predict_fn.session._config.inter_op_parallelism_threads != 2:
-        assert executor(predict_fn) == (FAST if use_resource else OLD)
-
-
-@in_each_way
-def test_no_inputs(load, save):
-    assert load(save(lambda: ({}, {'y': tf.constant([1, 2])})))({})['y'].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize('kind', ['functional', '1.x', '1.x in a function'])
@@ -331,9 +325,8 @@ def test_a_graph_that_xla_clusters(load, save):
             return tf.nn.relu(tf.matmul(x, variable('w', np.eye(3)))) * 2
 
     predict_fn = load(save(of(scoped)))
-    assert (
-        predict_fn({'x': [[1, -2, 3]]})['y'].tolist() == [[2, 0, 6]] and executor(predict_fn) == OLD
-    )
+    assert predict_fn({'x': [[1, -2, 3]]})['y'].tolist() == [[2, 0, 6]]
+    assert executor(predict_fn) == OLD
 
 
 def test_auto_mixed_precision(load, save):
@@ -379,7 +372,6 @@ def test_a_model_on_two_devices(save):
         assert executor(predict_fn) == FAST  # where one of them runs all
 
 
-@in_each_way
 def test_a_table_with_an_asset(load, save, tmp_path):
     (tmp_path / 'words.txt').write_text('ein\nzwölf\n')
 
@@ -410,6 +402,8 @@ def test_variables_that_calls_change(load, save, use_resource):
     answers = [predict_fn({'x': x}) for x in (1, 2, 3)]
     assert [answer['sum'] for answer in answers] == [1, 3, 6]
     assert len({float(answer['random']) for answer in answers}) == 3
+    if executor(predict_fn) != ('', 2):
+        assert executor(predict_fn) == (FAST if use_resource else OLD)
 
 
 @pytest.mark.parametrize('use_resource', [True, False])
@@ -432,16 +426,6 @@ def test_an_assignment_to_a_variable_is_seen(load, save, use_resource):
     if use_resource:
         predict_fn.session.run('through_another')
         assert predict_fn({'x': [1]})['y'] == [6]
-
-
-def test_an_embedding(load, save):
-    rows = of(
-        lambda ids: tf.nn.embedding_lookup(variable('t', [[1, 2], [3, 4]]), ids), [None], tf.int32
-    )
-    predict_fn = load(save(rows))
-    assert predict_fn({'x': [1, 0]})['y'].tolist() == [[3, 4], [1, 2]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match='2 is not in'):
-        predict_fn({'x': [2]})
 
 
 @pytest.mark.parametrize('stateful', [True, False])
@@ -485,21 +469,9 @@ def test_a_variable_that_is_not_initialized_keeps_nobody_from_what_does_not_need
 
 
 @in_each_way
-@pytest.mark.parametrize(
-    'dtype, value',
-    [
-        (tf.float32, 3),
-        (tf.int64, np.int8(3)),
-        (tf.bool, False),
-        (tf.string, 'é'),
-        (tf.string, b'\xff'),
-        (tf.complex64, 1j),
-        (tf.string, np.str_('a')),
-    ],
-)
-def test_scalars(load, save, dtype, value):
-    export_dir = save(echo, dtype, ())
-    assert_same(load(export_dir)({'x': value}), session_run(export_dir, {'x': value}))
+def test_scalars(load, save):
+    export_dir = save(lambda: ({}, {'y': tf.constant(3.0), 'word': tf.constant('é')}))
+    assert_same(load(export_dir)({}), session_run(export_dir, {}))
 
 
 @in_each_way
@@ -509,20 +481,14 @@ def test_an_output_that_is_fed(load, save):
     def build():
         x, key = tf.placeholder(tf.float32, [None], 'x'), tf.placeholder(tf.string, [None])
         inner = tf.multiply(x, 3, 'inner')
-        return {'x': x, 'key': key, 'inner': inner}, {
-            'key': key,
-            'y': inner + 1,
-            'x': x,
-            'z': inner,
-            'x again': x,
-        }
+        outputs = {'key': key, 'y': inner + 1, 'x': x, 'z': inner, 'x again': x}
+        return {'x': x, 'key': key, 'inner': inner}, outputs
 
     predict_fn, x = load(save(build)), np.float32([1, 2])
     answer = predict_fn({'x': x, 'key': ['a', b'\xff'], 'inner': [5, 5]})
     x[:] = 9
-    assert {key: value.tolist() for key, value in answer.items()} == {
-        **{'key': [b'a', b'\xff'], 'y': [6, 6], 'x': [1, 2], 'z': [5, 5], 'x again': [1, 2]}
-    }
+    expected = {'key': [b'a', b'\xff'], 'y': [6, 6], 'x': [1, 2], 'z': [5, 5], 'x again': [1, 2]}
+    assert {key: value.tolist() for key, value in answer.items()} == expected
     answer = predict_fn({'x': [2], 'key': ['é']})
     assert (answer['y'], answer['z'], answer['x'], answer['key']) == (7, 6, 2, 'é'.encode())
     with pytest.raises(ValueError, match=r"input 'key': expected string \[None\], got \[3\]"):
@@ -536,24 +502,18 @@ def views():
     constant, y = tf.constant([[1.0, 2.0]]), x * 3
     return {'x': x}, {
         'x': x,
-        'identity': tf.identity(x),
         'scaled': x * 1 + 0,
         'reshaped': tf.reshape(x, [-1]),
         'slice': x[:1],
         'split': tf.split(x, [1, -1])[0],
-        'concat': tf.concat([x], 0),
         'resource': resource.read_value(),
         'reference': reference.read_value(),
-        'row of a variable': resource[0],
         'reshaped variable': tf.reshape(reference, [2]),
         'constant': constant,
-        'row of a constant': constant[0],
         'folded': constant * 2 + 1,
         'y': y,
         'y again': y,
         'y reshaped': tf.reshape(y, [-1]),
-        'bits': tf.bitcast(x, tf.int32),
-        'checked': tf.check_numerics(x, ''),
         'if': tf.cond(tf.shape(x)[0] > 0, lambda: x, lambda: x + 1),
     }
 
@@ -590,9 +550,9 @@ def test_a_large_answer_is_not_copied_unless_it_is_shared(save):
 
     def build():
         x = tf.placeholder(tf.float32, [None, 1])
-        tiled = tf.tile(x, [1, 5_000_000])
-        weights = tf.get_variable('w', [3_000_000], use_resource=True)
-        constant = tf.constant(np.arange(4_000_000, dtype=np.float32))
+        tiled = tf.tile(x, [1, 3_000_000])
+        weights = variable('w', np.zeros(2_700_000))
+        constant = tf.constant(np.zeros(2_800_000, np.float32))
         outputs = {'tiled': tiled, 'same': tf.identity(tiled), 'variable': weights.read_value()}
         return {'x': x}, {**outputs, 'constant': tf.identity(constant), 'x': tf.identity(x)}
 
@@ -615,18 +575,6 @@ def test_folded_constants_are_not_the_callers(load, save):
     first = predict_fn({'x': np.zeros((1, 3))})['y']
     kept, first[:] = first.copy(), 7
     np.testing.assert_array_equal(predict_fn({'x': np.zeros((1, 3))})['y'], kept)
-
-
-@in_each_way
-@pytest.mark.parametrize('words', [['é', b'\xff'] * 500, [['a', b'b']] * 300, [], np.array(['é'])])
-def test_strings(load, save, words):
-    twice = of(lambda words: tf.strings.join([words, words]), None, tf.string)
-    export_dir = save(twice)
-    assert_same(load(export_dir)({'x': words}), session_run(export_dir, {'x': words}))
-    with pytest.raises(
-        ValueError, match=r"input 'x': expected string of any shape, got \['a', 5\]"
-    ):
-        load(export_dir)({'x': ['a', 5]})
 
 
 def test_an_error_of_the_graph_is_not_one_of_strings(load, save):
@@ -699,11 +647,6 @@ def test_whatever_has_keys_and_items(load, save):
     frame = pandas.DataFrame({'a': [1, 2], 'b': [10.0, 20.0]})
     assert predict_fn(frame)['sum'].tolist() == [11, 22]
     assert predict_fn(frame.iloc[1])['sum'] == 22
-    assert predict_fn(collections.OrderedDict(frame))['sum'].tolist() == [11, 22]
-    given = collections.defaultdict(float, a=1)
-    with pytest.raises(ValueError, match="missing input 'b'"):
-        predict_fn(given)
-    assert dict(given) == {'a': 1}
     with pytest.raises(ValueError, match=r"unknown inputs \['c'\]: expected \['a', 'b'\]"):
         predict_fn(frame.assign(c=1))
 
@@ -743,18 +686,15 @@ def test_names(load, save):
     assert nothing({'x': [[1]]}) == nothing({}) == {}
 
 
-@pytest.mark.parametrize(
-    'arguments',
-    [
-        {'signature_def_key': 'k', 'signature_def': tf.saved_model.build_signature_def()},
-        {'input_names': {}},
+def test_arguments_that_exclude_each_other(save):
+    export_dir, signature_def = save(double), tf.saved_model.build_signature_def()
+    for arguments in (
+        {'signature_def_key': 'k', 'signature_def': signature_def},
         {'output_names': {}},
         {'signature_def_key': 'k', 'input_names': {}, 'output_names': {}},
-    ],
-)
-def test_arguments_that_exclude_each_other(save, arguments):
-    with pytest.raises(ValueError, match='input_names and output_names|at most one'):
-        predictor.from_saved_model(save(double), **arguments)
+    ):
+        with pytest.raises(ValueError, match='input_names and output_names|at most one'):
+            predictor.from_saved_model(export_dir, **arguments)
 
 
 def test_tags(load, save):
@@ -777,7 +717,7 @@ def test_the_callers_graph_and_config(load, save):
 
 def test_what_a_config_sets_stays():
     config = tf.ConfigProto(allow_soft_placement=True, inter_op_parallelism_threads=3)
-    config.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.ON
+    config.graph_options.rewrite_options.remapping = RewriterConfig.ON
     config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.OFF
     assert tuned(tf.Graph(), config) == config
     config = tf.ConfigProto(experimental={'executor_type': 'DEFAULT'})
@@ -786,29 +726,21 @@ def test_what_a_config_sets_stays():
     assert tuned(tf.Graph(), own_pool).inter_op_parallelism_threads == 0
 
 
-def test_what_tf_config_rules(save, python, tmp_path):
-    """Threads, logical devices and soft placement are those of a `tf.Session()`."""
-    process = python(
-        '-c',
-        """
-import sys
-import tensorflow as tf2
-devices = [tf2.config.LogicalDeviceConfiguration() for _ in range(3)]
-tf2.config.set_logical_device_configuration(tf2.config.list_physical_devices('CPU')[0], devices)
-tf2.config.threading.set_inter_op_parallelism_threads(2)
-tf2.config.threading.set_intra_op_parallelism_threads(1)
-tf2.config.set_soft_device_placement(False)
-from estimator_inference import predictor
-with predictor.from_saved_model(sys.argv[1]) as predict_fn:
-    assert predict_fn({'x': [[1]]})['y'].tolist() == [[4]]
-    for session in tf2.compat.v1.Session(), predict_fn.session:
-        config = session._config
-        print(len(session.list_devices()), config.inter_op_parallelism_threads,
-              config.intra_op_parallelism_threads, config.allow_soft_placement)
-""",
-        save(linear),
-    )
-    assert process.wait() == 0 and process.printed().count('3 2 1 False\n') == 2, process.printed()
+def test_what_tf_config_rules(load, save):
+    """A session without a config has that of `tf.config`, also where it is opened in a graph."""
+    export_dir = save(linear)
+    tf2.config.set_soft_device_placement(False)
+    tf2.config.optimizer.set_experimental_options({'shape_optimization': False})
+    try:
+        theirs = tf.Session(graph=tf.Graph())._config
+        with tf.Graph().as_default():
+            ours = load(export_dir).session._config
+    finally:
+        tf2.config.set_soft_device_placement(True)
+        tf2.config.optimizer.set_experimental_options({'shape_optimization': True})
+    assert ours == tuned(tf.Graph(), theirs) and not ours.allow_soft_placement
+    assert ours.graph_options.rewrite_options.shape_optimization == RewriterConfig.OFF
+    assert load(export_dir).session._config.allow_soft_placement
 
 
 # What is refused when it is opened.
@@ -832,16 +764,8 @@ def placed(x):
 @pytest.mark.parametrize(
     'old, new, message',
     [
-        (
-            b'/job:localhost/device:CPU:0',
-            b'/job:localhost/device:GPU:7',
-            'device that is not.*GPU:7',
-        ),
-        (
-            b'/job:localhost',
-            b'/job:the_bosss',
-            'asks for the devices of /job:the_bosss, a job of a',
-        ),
+        (b'host/device:CPU:0', b'host/device:GPU:7', 'device that is not.*GPU:7'),
+        (b'/job:localhost', b'/job:the_bosss', 'the devices of /job:the_bosss, a job of a cluster'),
         (b'\x04Sinh', b'\x04Sinj', 'needs Sinj, an operation that is not here|Sinj'),
     ],
     ids=['device', 'job', 'operation'],
@@ -873,19 +797,12 @@ def test_an_operation_without_a_kernel_is_named(tmp_path):
         predictor.from_saved_model(str(tmp_path))
 
 
-@pytest.mark.parametrize('as_text', [False, True])
-def test_a_damaged_or_missing_saved_model(save, as_text, tmp_path):
-    export_dir = save(linear, as_text=as_text)
-    for kind in (str, os.fsencode):
-        assert predictor.from_saved_model(kind(export_dir))({'x': [[1]]})['y'].tolist() == [[4]]
-    os.truncate(os.path.join(export_dir, 'saved_model.pb' + 'txt' * as_text), 1000)
-    with pytest.raises(exports.DamagedExport, match='saved_model.pb(txt)? is damaged'):
-        predictor.from_saved_model(export_dir)
-    export_dir = save(linear)
-    for name in os.listdir(os.path.join(export_dir, 'variables')):
-        os.truncate(os.path.join(export_dir, 'variables', name), 10)
-    with pytest.raises(exports.DamagedExport, match='is damaged'):
-        predictor.from_saved_model(export_dir)
+def test_a_damaged_or_missing_saved_model(save, tmp_path):
+    for damaged in 'saved_model.pb', 'variables/variables.index':
+        export_dir = save(linear)
+        os.truncate(os.path.join(export_dir, damaged), 10)
+        with pytest.raises(exports.DamagedExport, match='is damaged'):
+            predictor.from_saved_model(os.fsencode(export_dir))
     with pytest.raises(FileNotFoundError, match='no SavedModel: .*nothing'):
         predictor.from_saved_model(str(tmp_path / 'nothing'))
 
@@ -903,7 +820,8 @@ def receiver_of(**tensors):
     return serving_input_receiver_fn
 
 
-def test_from_estimator_predicts_as_estimator(trained):
+def test_from_estimator_predicts_as_estimator():
+    trained = os.path.join(ROOT, 'pretrained', 'model')
     estimator = tf.estimator.Estimator(model.model_fn, trained, params={})
     numbers = np.linspace(-9, 99, 50, dtype=np.float32)[:, None]
     theirs = list(estimator.predict(lambda: tf.data.Dataset.from_tensors(np.tile(numbers, [1, 2]))))
@@ -927,9 +845,7 @@ def test_from_estimator_with_heads_and_a_model_fn_that_changes_its_features(tmp_
         assert predict_fn({'x': [1, 2]})['y'].tolist() == [30, 60]
     with predictor.from_estimator(estimator, receiver_fn, 'minus') as predict_fn:
         assert predict_fn({'x': [1]})['y'].tolist() == [-30]
-    with pytest.raises(
-        KeyError, match=r"no export output 'plus', only \['minus', 'serving_default'"
-    ):
+    with pytest.raises(KeyError, match=r"no export output 'plus', only \['minus', 'serving_defa"):
         predictor.from_estimator(estimator, receiver_fn, output_key='plus')
 
 
@@ -949,20 +865,16 @@ def test_a_canned_classifier_with_raw_inputs():
 # The life of a Predictor.
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
+def test_a_change_of_its_tensors_is_refused(load, save):
+    predict_fn = load(save(of(tf.square)))
+    for change in (
         lambda tensors: tensors.update(z=tensors['x']),
         lambda tensors: tensors.pop('x'),
         lambda tensors: tensors.__setitem__('x', None),
-        lambda tensors: tensors.clear(),
-    ],
-)
-def test_a_change_of_its_tensors_is_refused(load, save, change):
-    predict_fn = load(save(of(tf.square)))
-    with pytest.raises(TypeError, match='assign another dict'):
-        change(predict_fn._feed_tensors)
-    assert predict_fn({'x': [[1, 2, 3]]})['y'].tolist() == [[1, 4, 9]]
+    ):
+        with pytest.raises(TypeError, match='assign another dict'):
+            change(predict_fn._feed_tensors)
+        assert predict_fn({'x': [[1, 2, 3]]})['y'].tolist() == [[1, 4, 9]]
 
 
 def test_other_tensors_and_another_session_take_effect(load, save):
@@ -1015,56 +927,40 @@ def test_close(load, save):
         predict_fn({'x': [1]})
 
 
-def in_threads(function):
-    threads = [threading.Thread(target=function, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
 @in_each_way
 def test_threads_get_their_own_answers(load, save):
-    predict_fn, right = load(save(linear)), [0] * 8
+    """Then one closes it: each of the others gets an error that says so, and none hangs."""
+    predict_fn, start = load(save(linear)), threading.Barrier(9)
 
     def predict(i):
-        numbers = random.Random(i)
-        for _ in range(200):
-            x = [[numbers.randrange(1000)] for _ in range(numbers.randrange(1, 4))]
-            right[i] += predict_fn({'x': x})['y'].tolist() == [[3 * row[0] + 1] for row in x]
+        start.wait()
+        rng = np.random.default_rng(i)
+        try:
+            for call in itertools.count():
+                x = rng.integers(1000, size=(rng.integers(1, 4), 1))
+                assert predict_fn({'x': x})['y'].tolist() == (3 * x + 1).tolist()
+                if call == 100:
+                    start.wait()
+        except (RuntimeError, tf.errors.CancelledError) as error:
+            return str(error)
 
-    in_threads(predict)
-    assert right == [200] * 8
+    with futures.ThreadPoolExecutor(8) as pool:
+        ends = [pool.submit(predict, i) for i in range(8)]
+        for _ in range(2):
+            start.wait(60)
+        predict_fn.close()
+    assert all(re.search('closed|cancelled', end.result()) for end in ends)
 
 
 def test_threads_that_open_at_once(save):
     """TensorFlow's warnings of deprecated names are what they were, afterwards."""
     from tensorflow.python.util import deprecation
 
-    export_dir, answers, before = save(linear), [], deprecation._PRINT_DEPRECATION_WARNINGS
-    in_threads(lambda _: answers.append(predictor.from_saved_model(export_dir)({'x': [[1]]})['y']))
-    assert [answer.tolist() for answer in answers] == [[[4]]] * 8
+    export_dir, before = save(linear), deprecation._PRINT_DEPRECATION_WARNINGS
+    with futures.ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(predictor.from_saved_model, [export_dir] * 8))
+    assert [predict_fn({'x': [[1]]})['y'].tolist() for predict_fn in opened] == [[[4]]] * 8
     assert deprecation._PRINT_DEPRECATION_WARNINGS == before
-
-
-@in_each_way
-def test_close_while_threads_predict(load, save):
-    predict_fn, ends, running = load(save(linear)), [], threading.Barrier(9)
-
-    def predict(_):
-        running.wait()
-        try:
-            while True:
-                assert predict_fn({'x': [[1]]})['y'].tolist() == [[4]]
-        except Exception as error:
-            ends.append(error)
-
-    closer = threading.Thread(target=lambda: (running.wait(), predict_fn.close()))
-    closer.start()
-    in_threads(predict)
-    closer.join()
-    assert len(ends) == 8
-    assert all(isinstance(error, (RuntimeError, tf.errors.CancelledError)) for error in ends), ends
 
 
 def test_a_first_call_that_is_interrupted_leaves_tensorflow_as_it_was(save):
@@ -1096,26 +992,6 @@ def test_a_first_call_that_is_interrupted_leaves_tensorflow_as_it_was(save):
                 sys.setprofile(None)
             assert predict_fn({'x': 3})['y'].tolist() == [6, 6]
     assert place > 10
-
-
-def test_an_import_loads_no_estimator_and_a_first_prediction_prints_nothing(save, python):
-    process = python(
-        '-c',
-        """
-import sys
-import estimator_inference
-print('tensorflow' in sys.modules)
-from estimator_inference import predictor
-print(predictor.from_saved_model(sys.argv[1])({'x': [[1]]})['y'].tolist())
-names = 'tensorflow_estimator', 'grpc', 'estimator_inference.tf1'
-print([name for name in names if name in sys.modules])
-""",
-        save(linear),
-        TF_CPP_MIN_LOG_LEVEL='3',
-    )
-    assert process.wait() == 0, process.printed()
-    lines = [line for line in process.printed().splitlines() if not line.startswith(('WARN', 'I0'))]
-    assert lines == ['False', '[[4.0]]', '[]']
 
 
 def test_repr(load, save):
