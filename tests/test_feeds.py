@@ -4,6 +4,7 @@ import collections
 import contextlib
 import datetime
 import re
+import types
 
 import numpy as np
 import pytest
@@ -418,9 +419,11 @@ def test_an_unknown_key_is_refused(both, strings, key):
 
 
 def test_a_mapping_that_is_no_dict(both, strings):
-    kind = collections.UserDict
-    assert strings.predict(kind({'word': ['é\0', b'\xff', '']})) == ['é\0'.encode(), b'\xff', b'']
-    assert_agree([lambda inputs: both[0](kind(inputs)), both[1]])
+    words = collections.UserDict({'word': ['é\0', b'\xff', '']})
+    assert strings.predict(words) == ['é\0'.encode(), b'\xff', b'']
+    frame = types.SimpleNamespace(keys=INPUTS.keys, items=INPUTS.items)  # as pandas' DataFrame has
+    for kind in collections.UserDict(INPUTS), frame:
+        assert answer(both[0], kind) == answer(both[1], INPUTS)
 
 
 def test_messages(save):
