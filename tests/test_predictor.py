@@ -615,7 +615,8 @@ def test_the_callers_graph_and_config(load, save):
     assert config == tf.ConfigProto(device_count={'CPU': 2})
 
 
-def test_what_a_config_sets_stays():
+def test_what_a_config_sets_stays_and_the_rest_is_tuned():
+    assert tuned(tf.Graph()).graph_options.rewrite_options.remapping == RewriterConfig.OFF
     config = tf.ConfigProto(allow_soft_placement=True, inter_op_parallelism_threads=3)
     config.graph_options.rewrite_options.remapping = RewriterConfig.ON
     config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.OFF
