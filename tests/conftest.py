@@ -212,11 +212,20 @@ def session_run(export_dir, inputs, key='serving_default'):
 
 
 def assert_same(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for key, value in theirs.items():
-        assert type(ours[key]) is type(value)
-        assert np.asarray(ours[key]).dtype == np.asarray(value).dtype
-        np.testing.assert_array_equal(ours[key], value)
+    """Asserts equal answers, in dicts and lists: their types, dtypes, shapes and values."""
+    assert type(ours) is type(theirs)
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        theirs, ours = list(theirs.values()), [ours[key] for key in theirs]
+    if isinstance(theirs, list):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs):
+            assert_same(one, other)
+    elif isinstance(theirs, bytes):
+        assert ours == theirs
+    else:
+        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+        np.testing.assert_array_equal(ours, theirs, strict=True)
 
 
 def variable(name, value, use_resource=True):
