@@ -400,7 +400,7 @@ PREDICTOR, FAST = 'predictor.from_saved_model', "the library's FastPredict"
 SESSION, TF2 = 'Session.run: what tf.contrib.predictor did', 'tf.saved_model.load'
 # How many times the predictor's time a row takes, at least and at most; noise leaves it a margin.
 TENFOLD = {SESSION: (10, np.inf), TF2: (10, np.inf), 'ONNX Runtime': (0.5, np.inf)}
-TWICE = {SESSION: (2, np.inf), TF2: (2, np.inf), 'ONNX Runtime': (0.5, np.inf)}
+TWICE = {SESSION: (2, np.inf), TF2: (2, np.inf)}
 NO_SLOWER = {SESSION: (1 / 1.3, np.inf)}
 STRINGS = tf.string, lambda number: tf.strings.join([number, '0'])
 LARGE = tf.float32, lambda number: tf.tile(10 * number, [1, 20_000_000])
