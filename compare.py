@@ -408,8 +408,8 @@ PROMISES = [  # title, batch, threads, examples, promises, another model, which 
     ('1 a call', 1, 1, 10_000, {FAST: (0, 1.6), **TENFOLD}, None),
     ('10 a call', 10, 1, 100_000, {FAST: (0, 2), **TENFOLD}, None),
     ('1,000 a call', 1000, 1, 2_000_000, {FAST: (0, 12), **TWICE}, None),  # 1,000 predictions
-    ('1 a call, 8 threads', 1, 8, 10_000, {FAST: (0, 2), **TWICE}, None),
-    ('10 a call, 8 threads', 10, 8, 100_000, {FAST: (0, 2), **TWICE}, None),
+    ('1 a call, 8 threads', 1, 8, 10_000, {FAST: (0, 3), **TWICE}, None),
+    ('10 a call, 8 threads', 10, 8, 100_000, {FAST: (0, 3), **TWICE}, None),
     ('1,000 a call, 8 threads', 1000, 8, 2_000_000, {FAST: (0, 12), **TWICE}, None),
     ('100 strings a call', 100, 1, 100_000, NO_SLOWER, STRINGS),
     ('An answer of 80 MB, which is copied', 1, 1, 10, {SESSION: (0.2, np.inf)}, LARGE),
