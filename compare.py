@@ -412,7 +412,7 @@ PROMISES = [  # title, batch, threads, examples, promises, another model, which 
     ('10 a call, 8 threads', 10, 8, 100_000, {FAST: (0, 3), **TWICE}, None),
     ('1,000 a call, 8 threads', 1000, 8, 2_000_000, {FAST: (0, 12), **TWICE}, None),
     ('100 strings a call', 100, 1, 100_000, NO_SLOWER, STRINGS),
-    ('An answer of 80 MB, which is copied', 1, 1, 10, {SESSION: (0.2, np.inf)}, LARGE),
+    ('An answer of 80 MB, which is copied', 1, 1, 10, {SESSION: (0.1, np.inf)}, LARGE),
 ]
 CALLS, MEGABYTES = 100_000, 4  # in so many calls, the peak of memory grows by no more than that
 
