@@ -224,7 +224,7 @@ def test_hidden_layer_is_predicted_in_each_way(hidden, tmp_path, capsys):
 
 @pytest.mark.parametrize('batch', [1, 7])
 def test_fast_predict_answers_each_question(trained, batch):
-    """The posts' class doesn't: tf.data reads ahead, and most answers are those to others."""
+    """The posts' class doesn't: tf.data reads ahead, how far depends on what else runs."""
     estimator = tf.estimator.Estimator(model_fn, trained, params={})
     wrong = {}
     for kind in (fast_predict.FastPredict, fast_predict.PostsFastPredict):
@@ -234,7 +234,7 @@ def test_fast_predict_answers_each_question(trained, batch):
             answers = opened.predict([[nb, nb] for nb in numbers])
             wrong[kind] += not np.allclose(np.ravel(answers), 2 * np.array(numbers), atol=0.1)
         opened.close()
-    assert wrong[fast_predict.FastPredict] == 0 and wrong[fast_predict.PostsFastPredict] > 50
+    assert wrong[fast_predict.FastPredict] == 0 and wrong[fast_predict.PostsFastPredict] > 0
 
 
 @pytest.mark.parametrize('written', ['pretrained', 'tests/data/tensorflow_1_15'])
