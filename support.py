@@ -124,7 +124,7 @@ def report(script: str, predictions: Mapping[int, Any], times: Sequence[float]) 
         answer = number_in(prediction)
         if not abs(answer - 2 * nb) <= 0.02 * nb:
             raise Error(f'f({nb}) = {answer}, expected {2 * nb}: train the model again')
-    average = np.format_float_positional(statistics.fmean(times), 2, fractional=False, trim='-')
+    average = np.format_float_positional(statistics.fmean(times), 2, unique=False, fractional=False)
     print(f'Average time in {script}: {average}s')
     median, first = seconds(statistics.median(times)), seconds(times[0])
     print(f'({len(times):,} calls: median {median}, the first {first})')

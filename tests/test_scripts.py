@@ -511,9 +511,9 @@ def test_report(capsys):
     hidden = {'hidden': np.array([-1.234, 3.0]), 'predictions': np.array([2.0])}
     support.report('y.py', {1: hidden}, [2])
     assert capsys.readouterr().out == (
-        'f(1) = 2.00\nf(2) = 4.00\nf(3) = 6.01\nAverage time in x.py: 0.001s\n'
+        'f(1) = 2.00\nf(2) = 4.00\nf(3) = 6.01\nAverage time in x.py: 0.0010s\n'
         '(3 calls: median 40 us, the first 3.0 ms)\n'
-        'f(1) = hidden -1.23 3.00, predictions 2.00\nAverage time in y.py: 2s\n'
+        'f(1) = hidden -1.23 3.00, predictions 2.00\nAverage time in y.py: 2.0s\n'
         '(1 calls: median 2.0 s, the first 2.0 s)\n'
     )
     for wrong in (2.03, float('nan'), -2):
