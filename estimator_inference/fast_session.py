@@ -26,7 +26,6 @@ import weakref
 from typing import Any, Callable, List, Optional, Sequence, TypeVar
 
 import tensorflow.compat.v1 as tf
-from google.protobuf import message
 from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
 
 from estimator_inference import _private_api
@@ -98,10 +97,7 @@ def _operation_types(graph: tf.Graph) -> set[str]:
         op.op_def is None or any('func' in attr.type for attr in op.op_def.attr)
         for op in ops.values()
     ):
-        try:
-            functions = graph.as_graph_def().library.function
-        except message.DecodeError:  # over the 2 GB of a GraphDef: anything may be in there
-            return {*ops, 'PyFunc'}
+        functions = graph.as_graph_def().library.function
         return {*ops, *(node.op for function in functions for node in function.node_def)}
     return set(ops)
 

@@ -17,14 +17,7 @@ import tensorflow.compat.v1 as tf
 Array = npt.NDArray[Any]
 
 # What `np.asarray` raises for what it can't cast; NotImplementedError for a symbolic tensor.
-_NO_CAST = (
-    TypeError,
-    ValueError,
-    OverflowError,
-    RecursionError,
-    NotImplementedError,
-    np.ma.MaskError,
-)
+_NO_CAST = (TypeError, ValueError, OverflowError, NotImplementedError)
 
 
 class Missing(ValueError):
