@@ -72,7 +72,8 @@ def train_and_evaluate(
             _evaluation_master=task.master_target,
             _num_ps_replicas=len(cluster.get('ps', [])),
             _num_worker_replicas=chiefs + workers,
-            _global_id_in_cluster=None if is_evaluator else first + task.task_id,
+            # Of a strategy within one graph, the one worker that trains has no id.
+            _global_id_in_cluster=None if is_evaluator else first + (task.task_id or 0),
         )
         return copied
 

@@ -7,7 +7,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import threading
 
 import pytest
 import tensorflow as tf2
@@ -305,13 +304,14 @@ def test_what_a_strategy_over_a_cluster_does_not_do(monkeypatch, tmp_path):
 
 
 STRATEGY = """
+import sys
 from estimator_inference.tf1 import tf
 import tensorflow as tf2
 
 def input_fn():
     return tf2.data.Dataset.from_tensors((dict(x=[[1.], [2.]]), [[2.], [4.]])).repeat()
 
-strategy = tf2.distribute.MultiWorkerMirroredStrategy()
+strategy = eval(sys.argv[1])
 config = tf.estimator.RunConfig('model', train_distribute=strategy)
 columns = [tf2.feature_column.numeric_column('x')]
 estimator = tf.estimator.LinearRegressor(columns, config=config)
@@ -320,21 +320,21 @@ tf.estimator.train_and_evaluate(estimator, tf.estimator.TrainSpec(input_fn, max_
 """
 
 
+EACH_WORKER = 'tf2.distribute.MultiWorkerMirroredStrategy()'
+# The first worker trains, and the others serve it.
+ONE_GRAPH = 'tf.distribute.MirroredStrategy(cross_device_ops=tf.distribute.ReductionToOneDevice())'
+
+
 @pytest.mark.slow
-def test_a_strategy_over_a_cluster(run, tmp_path, free_port):
+@pytest.mark.parametrize('strategy', [EACH_WORKER, ONE_GRAPH])
+def test_a_strategy_over_a_cluster(python, tmp_path, free_port, strategy):
     cluster = {'worker': [f'127.0.0.1:{free_port()}', f'127.0.0.1:{free_port()}']}
-    processes = {}
-
-    def work(index):
+    processes = []
+    for index in range(2):
         config = {'cluster': cluster, 'task': {'type': 'worker', 'index': index}}
-        processes[index] = run('-c', STRATEGY, TF_CONFIG=json.dumps(config))
-
-    threads = [threading.Thread(target=work, args=[index]) for index in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [processes[index].returncode for index in range(2)] == [0, 0], processes
+        processes.append(python('-c', STRATEGY, strategy, TF_CONFIG=json.dumps(config)))
+    for process in processes[: 1 if strategy == ONE_GRAPH else 2]:
+        assert process.wait(300) == 0, process.printed()
     assert tf.train.load_variable(str(tmp_path / 'model'), 'global_step') == 5
 
 
