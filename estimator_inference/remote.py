@@ -118,7 +118,7 @@ class RemotePredictor:
         arrays = dict(self._defaults)
         for key, feed in self._feeds.items():
             if key in input_dict and input_dict[key] is not None:
-                arrays[key] = _checked(feed, input_dict[key])
+                arrays[key] = feed.copy(feed.check(input_dict[key]))  # strings as bytes
         outputs = self._server.predict(arrays, list(self._fetches))
         with self._server.reading():
             missing = [key for key in self._fetches if key not in outputs]
@@ -357,16 +357,6 @@ def _feeds(what: str, infos: Mapping[str, Any]) -> dict[str, Feed]:
         key: Feed(f'{what} {key!r}', tf.TensorSpec(infos[key].tensor_shape, infos[key].dtype))
         for key in sorted(infos)
     }
-
-
-def _checked(feed: Feed, value: Any) -> Any:
-    array = feed.check(value)
-    try:
-        if feed.tensor.dtype == tf.string:
-            array = np.vectorize(tf.compat.as_bytes, otypes=[object])(array)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{feed.name}: expected strings, got {shown(value)}: {error}') from None
-    return array
 
 
 def _examples(examples: Iterable[Example]) -> list[Any]:
