@@ -28,7 +28,7 @@ def example_input_fn(number):
 
 def get_prediction(estimator, number):
     """Returns the prediction for a number: an array [1], or a dict of arrays."""
-    # One example, one prediction. To take all there are ends the session of `predict`.
+    # One example, one prediction. Unpacking exhausts the generator, which closes its session.
     [prediction] = estimator.predict(functools.partial(example_input_fn, number))
     return prediction
 

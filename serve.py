@@ -22,7 +22,8 @@ def main(argv=None):
     args = support.parser(__doc__, export_dir='saved_model', examples=10_000).parse_args(argv)
 
     # While an export is being written, it is called temp-<timestamp>.
-    subdirs = [path for path in pathlib.Path(args.export_dir).glob('*') if path.name.isdecimal()]
+    paths = pathlib.Path(args.export_dir).glob('*')
+    subdirs = [path for path in paths if path.is_dir() and path.name.isdecimal()]
     if not subdirs:
         raise support.Error(
             f'no export in {args.export_dir}: run python export.py --export-dir {args.export_dir}'
@@ -38,8 +39,10 @@ def main(argv=None):
         start = time.perf_counter()
         pred = predict_fn({'number': [[nb]]})
         times.append(time.perf_counter() - start)
-        # Post A's model answers {'output': ...}, post B's {'hidden': ..., 'predictions': ...}.
-        predictions[nb] = pred.get('output', pred)
+        if 'output' in pred:  # post A's model
+            predictions[nb] = pred['output']
+        else:  # post B's
+            predictions[nb] = {'hidden': pred['hidden'], 'predictions': pred['predictions']}
 
     support.report('serve.py', predictions, times)
 

@@ -6,6 +6,7 @@ A script imports this first: it sets what TensorFlow reads when it is imported.
 from __future__ import annotations
 
 import argparse
+import decimal
 import logging
 import os
 import re
@@ -17,7 +18,6 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')  # take GPU memory as it is needed
 
-import numpy as np
 from estimator_inference import exports, tf
 
 # Left out of Estimator's log, so that what the posts call the problem can be seen in it.
@@ -30,8 +30,11 @@ logging.getLogger('tensorflow').addFilter(lambda record: not _NOISE.search(str(r
 
 # What TensorFlow raises for files that are missing, damaged, or can't be written.
 _OF_FILES = (
-    *(tf.errors.OpError, tf.errors.DataLossError, tf.errors.NotFoundError),
-    *(tf.errors.FailedPreconditionError, tf.errors.PermissionDeniedError),
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.OpError,  # itself, as the reader of checkpoints raises it
+    tf.errors.PermissionDeniedError,
 )
 
 
@@ -82,12 +85,17 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f'{sys.argv[0]}: {exports.reason(error)}')
 
 
-def params(model_dir: str) -> dict[str, int]:
-    """Returns the params of model_fn that the newest checkpoint was trained with."""
+def params(model_dir: str, default: Optional[dict[str, int]] = None) -> dict[str, int]:
+    """Returns the params of model_fn that the newest checkpoint was trained with.
+
+    Without a checkpoint, returns `default`, or where that is None, raises an Error.
+    """
     try:
         checkpoint = tf.train.latest_checkpoint(model_dir)
     except ValueError as error:
         raise Error(f'{model_dir}/checkpoint is damaged: {error}') from None
+    if checkpoint is None and default is not None:
+        return default
     if checkpoint is None:
         raise Error(f'no checkpoint in {model_dir}: run python train.py --model-dir {model_dir}')
     shapes = dict(tf.train.list_variables(checkpoint))
@@ -111,21 +119,21 @@ def report(script: str, predictions: Mapping[int, Any], times: Sequence[float]) 
       script: Its name.
       predictions: {number x: the prediction for it}: an array whose one element is 2x, or a dict
         with such an array under `predictions`, as post B's model with a hidden layer has.
-      times: Seconds an example, for each call.
+      times: Seconds, for each call.
 
     Raises:
       Error: A prediction isn't 2x within 1%.
     """
     for nb, prediction in list(predictions.items())[:3]:
         outputs = prediction if isinstance(prediction, dict) else {'': prediction}
-        texts = (' '.join([key, *map('{:.2f}'.format, outputs[key].flat)]) for key in outputs)
+        texts = [key + ''.join(f' {x:.2f}' for x in outputs[key].flat) for key in outputs]
         print(f'f({nb}) =', ', '.join(texts).strip())
     for nb, prediction in predictions.items():
         answer = number_in(prediction)
         if not abs(answer - 2 * nb) <= 0.02 * nb:
-            raise Error(f'f({nb}) = {answer}, expected {2 * nb}: train the model again')
-    average = np.format_float_positional(statistics.fmean(times), 2, unique=False, fractional=False)
-    print(f'Average time in {script}: {average}s')
+            raise Error(f'f({nb}) = {answer}, expected {2 * nb}: train anew in another --model-dir')
+    average = decimal.Decimal(f'{sum(times) / len(predictions):.1e}')  # of an example, two digits
+    print(f'Average time in {script}: {average:f}s')
     median, first = seconds(statistics.median(times)), seconds(times[0])
     print(f'({len(times):,} calls: median {median}, the first {first})')
 
@@ -138,7 +146,9 @@ def number_in(prediction: Any) -> float:
 
 def seconds(time: float) -> str:
     """Returns a time in seconds as a person reads it: 65 ms, 6.1 us."""
-    value, unit = (
-        (time, 's') if time > 0.95 else (time * 1e3, 'ms') if time > 0.95e-3 else (time * 1e6, 'us')
-    )
+    value, unit = time * 1e6, 'us'
+    if time > 0.95e-3:
+        value, unit = time * 1e3, 'ms'
+    if time > 0.95:
+        value, unit = time, 's'
     return f'{value:.{1 if value < 9.95 else 0}f} {unit}'

@@ -29,14 +29,15 @@ def train_input_fn():
 def main(argv=None):
     args = support.parser(__doc__, model_dir='model', hidden_units=None).parse_args(argv)
 
+    params = {'hidden_units': args.hidden_units} if args.hidden_units else {}
+    # Estimator would go on from another model's checkpoint, and write over it.
+    if support.params(args.model_dir, default=params) != params:
+        raise support.Error(f'{args.model_dir} has another model: choose another --model-dir')
+
     config = tf.estimator.RunConfig(save_checkpoints_steps=250)
-    params = {'hidden_units': args.hidden_units}
     estimator = tf.estimator.Estimator(model_fn, args.model_dir, config, params)
     estimator.train(train_input_fn, max_steps=1000)
 
-    # Where 1,000 steps are done, `train` returns without a look at the model: so look at it here.
-    if support.params(args.model_dir).get('hidden_units') != args.hidden_units:
-        raise support.Error(f'{args.model_dir} has another model: choose another --model-dir')
     print(f'Trained on {support.device()}: {estimator.latest_checkpoint()}')
 
 

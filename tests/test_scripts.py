@@ -260,6 +260,7 @@ def test_serve_takes_the_newest_export(exported, tmp_path, capsys):
     [timestamp] = os.listdir(exported)
     for name in ('temp-9999999999', '5', '40', 'notes'):
         shutil.copytree(os.path.join(exported, timestamp), tmp_path / name)
+    (tmp_path / '99').write_text('a file')
     serve.main(['--export-dir', str(tmp_path), '--examples', '1'])
     assert capsys.readouterr().out.startswith(f'Serving {tmp_path / "40"}\n')
     assert exports.latest(str(tmp_path)) == str(tmp_path / '40')
@@ -344,8 +345,16 @@ def test_damaged_export(name, how, exported, tmp_path, line):
 
 
 def test_a_checkpoint_of_another_model(trained, hidden, tmp_path, line):
-    assert 'has another model' in line(train, '--model-dir', trained, '--hidden-units', 4)
-    assert 'has another model' in line(train, '--model-dir', hidden)
+    half = tmp_path / 'half'
+    tf.estimator.Estimator(model_fn, str(half), params={}).train(train.train_input_fn, max_steps=1)
+    before = snapshot(half)
+    for model_dir, *flags in (
+        (half, '--hidden-units', 4),
+        (trained, '--hidden-units', 4),
+        (hidden,),
+    ):
+        assert 'has another model' in line(train, '--model-dir', model_dir, *flags)
+    assert snapshot(half) == before
     with tf.Graph().as_default(), tf.Session() as session:
         tf.get_variable('another', initializer=1.0)
         tf.train.create_global_step()
@@ -507,14 +516,14 @@ serve.main(['--export-dir', exported, '--examples', '10'])
 
 def test_report(capsys):
     predictions = {1: np.array([2.0]), 2: np.array([[4.0]]), 3: np.array([6.01]), 4: np.array([8])}
-    support.report('x.py', predictions, [3e-3, 40e-6, 40e-6])
+    support.report('x.py', predictions, [3e-3, 40e-6, 40e-6])  # four examples in three calls
     hidden = {'hidden': np.array([-1.234, 3.0]), 'predictions': np.array([2.0])}
-    support.report('y.py', {1: hidden}, [2])
+    support.report('y.py', {1: hidden}, [1.999e-5])
     assert capsys.readouterr().out == (
-        'f(1) = 2.00\nf(2) = 4.00\nf(3) = 6.01\nAverage time in x.py: 0.0010s\n'
+        'f(1) = 2.00\nf(2) = 4.00\nf(3) = 6.01\nAverage time in x.py: 0.00077s\n'
         '(3 calls: median 40 us, the first 3.0 ms)\n'
-        'f(1) = hidden -1.23 3.00, predictions 2.00\nAverage time in y.py: 2.0s\n'
-        '(1 calls: median 2.0 s, the first 2.0 s)\n'
+        'f(1) = hidden -1.23 3.00, predictions 2.00\nAverage time in y.py: 0.000020s\n'
+        '(1 calls: median 20 us, the first 20 us)\n'
     )
     for wrong in (2.03, float('nan'), -2):
         with pytest.raises(support.Error, match=r'f\(1\) = .*, expected 2'):
