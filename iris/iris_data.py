@@ -51,6 +51,6 @@ def print_table(classes, scores):
     head = (*FEATURES, 'ClassID', 'Probability')
     print(*head, sep='  ')
     for flower, ids, probabilities in zip(ROWS, classes, scores):
-        probability, class_id = max(zip(probabilities, ids))
-        cells = *flower.values(), tf.compat.as_text(class_id), f'{probability:.6f}'
+        best = np.argmax(probabilities)
+        cells = *flower.values(), tf.compat.as_text(ids[best]), f'{probabilities[best]:.6f}'
         print(*(str(cell).rjust(len(name)) for cell, name in zip(cells, head)), sep='  ')
