@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 def make_callable(
     session: tf.Session, feeds: List[tf.Tensor], fetches: List[tf.Tensor]
 ) -> Callable[[List[Any], None], List[Any]]:
-    """Returns a function from (a list of arrays, None) to the list of what is fetched.
+    """Returns a function from (a list of arrays, None for RunMetadata) to what is fetched, a list.
 
     `Session._make_callable_from_options` is in TensorFlow 1.5 to 2.21, and `TF_SessionRunCallable`,
     which does in C what that returns, in 2.15 to 2.21. A call takes a twentieth of the time of one
@@ -60,7 +60,7 @@ def read_graph(
 
 
 def default_config() -> config_pb2.ConfigProto:
-    """Returns the config of a `tf.Session` without one: what `tf.config` rules, soft placement too.
+    """Returns the config of a `tf.Session` without one: what calls of `tf.config` have set.
 
     Only the eager context knows it, in TensorFlow 2.0 to 2.21. Without it: soft placement alone.
     """

@@ -42,14 +42,14 @@ class FastPredict:
           estimator: A `tf.estimator.Estimator`, canned ones included. Without a checkpoint it
             predicts with its initial weights, or those that it starts from.
           feature_spec: What its model_fn takes for features: a `tf.TensorSpec`, or dicts, tuples
-            and lists of them. The first dimension of each is None, the number of examples.
+            and lists of them. Where the number of examples may vary, a dimension is None.
           config: The `tf.ConfigProto` of the session; what it leaves open is tuned for latency.
             Default: the `session_config` of the Estimator's RunConfig, tuned.
           predict_keys: Which predictions to return, by their keys. Default: all.
           yield_single_examples: False returns the predictions of a call whole.
 
         Raises:
-          ValueError: A spec that is none, or has no such dimension; keys that no prediction has.
+          ValueError: A spec that is none; keys that no prediction has.
           RuntimeError: The process was forked from one that had used TensorFlow, or a prediction
             hook asked to stop.
         """
@@ -65,10 +65,6 @@ class FastPredict:
         for name, spec in specs:
             if type(spec) is not tf.TensorSpec:
                 raise ValueError(f'{name}: expected a TensorSpec, got {shown(spec)}')
-            if not spec.shape.rank or spec.shape.as_list()[0] is not None:
-                raise ValueError(
-                    f'{name}: expected a TensorSpec whose first dimension is None, got {spec}'
-                )
 
         def features_fn() -> Any:
             features = tf.nest.map_structure(
@@ -84,7 +80,14 @@ class FastPredict:
 
         def opener_fn(spec: Any) -> Callable[[tf.Session], FastSession]:
             self._keys, fetches = _predictions(spec.predictions, predict_keys)
-            return lambda session: FastSession(session, fetches, 'FastPredict')
+
+            def opener(session: tf.Session) -> FastSession:
+                fast_session = FastSession(session, fetches, 'FastPredict')
+                # Made here, so that `open_session` sees what the executor refuses.
+                self._run = fast_session.function(self._feeds)
+                return fast_session
+
+            return opener
 
         self._fast_session = open_estimator(
             estimator,
@@ -94,22 +97,21 @@ class FastPredict:
             config,
             lambda spec: spec.prediction_hooks,
         )
-        self._run = self._fast_session.function(self._feeds)
 
     def predict(self, features: Any) -> Any:
         """Returns the predictions for n examples, each as `Estimator.predict` yields it.
 
         Args:
-          features: An array-like, or dicts, tuples and lists of them, that fits the feature_spec:
-            [n, ...]. Values are cast as `tf.Session.run` casts what is fed.
+          features: An array-like, or dicts, tuples and lists of them, that fits the feature_spec.
+            Values are cast as `tf.Session.run` casts what is fed.
 
         Returns:
           A list of n arrays, or dicts of them. With `yield_single_examples=False` one array, or one
           dict of arrays, as the model_fn predicts it.
 
         Raises:
-          ValueError: The features don't fit the feature_spec, or hold no example; a prediction has
-            no row for each example.
+          ValueError: The features don't fit the feature_spec; a prediction has no row for each
+            example.
           RuntimeError: It is closed, or was opened in the parent process.
           tf.errors.OpError: An operation of the graph failed. Later calls work.
         """
@@ -119,22 +121,15 @@ class FastPredict:
             else [value for _, _, value in _leaves('features', self._spec, features)]
         )
         arrays = [feed.array(value) for feed, value in zip(self._feeds, values)]
-        examples = len(arrays[0])
-        for feed, array in zip(self._feeds, arrays):
-            if len(array) != examples or not examples:
-                expected = f'{examples or "at least one"} example(s) as in the features before it'
-                raise ValueError(f'{feed.name}: expected {expected}, got {len(array)}')
         outputs = self._run(arrays)
         if not self._single:
             return outputs[0] if self._keys is None else dict(zip(self._keys, outputs))
-        for place, output in enumerate(outputs):
-            shape = getattr(output, 'shape', ())
-            if shape[:1] != (examples,):
-                key = '' if self._keys is None else f' {self._keys[place]!r}'
-                raise ValueError(
-                    f'the prediction{key} has the shape {list(shape)} for {examples} examples: use '
-                    'predict_keys to leave it out, or yield_single_examples=False'
-                )
+        shapes = [getattr(output, 'shape', ()) for output in outputs]  # a scalar string has none
+        if not shapes[0] or len({shape[:1] for shape in shapes}) > 1:
+            raise ValueError(
+                f'the predictions {self._keys or ""} have the shapes {shapes}, not a row for each '
+                'example: use predict_keys to leave one out, or yield_single_examples=False'
+            )
         if self._keys is None:
             return list(outputs[0])
         return [dict(zip(self._keys, values)) for values in zip(*outputs)]

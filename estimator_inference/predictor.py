@@ -54,7 +54,7 @@ class Predictor:
         feed_tensors: Mapping[str, tf.Tensor],
         fetch_tensors: Mapping[str, tf.Tensor],
     ) -> None:
-        """Takes a session whose variables are initialized; `open_session` makes the fastest."""
+        """Takes a session whose variables are initialized; a `fast_session.tuned` config helps."""
         self._graph, self._session = session.graph, session
         self._feed_tensors, self._fetch_tensors = feed_tensors, fetch_tensors
         self._call = self._make_call()
@@ -110,8 +110,8 @@ class Predictor:
         if name in ('_feed_tensors', '_fetch_tensors'):
             value = _Tensors(value)
         super().__setattr__(name, value)
-        if name != '_call':
-            super().__setattr__('_call', None)  # made anew, for what is there now
+        if name in ('_session', '_feed_tensors', '_fetch_tensors'):
+            self._call = None  # made anew, for what is there now
 
     def _make_call(self) -> Callable[[Any], dict[str, Any]]:
         """Returns a function for `__call__`, in which nothing is left that can be done before."""

@@ -129,7 +129,7 @@ class RemotePredictor:
     def classify(self, examples: Iterable[Example]) -> dict[str, Any]:
         """Returns {'classes': bytes [n, c], 'scores': float32 [n, c]} for n examples.
 
-        As with a Predictor, one that the signature hasn't is left out.
+        As with a Predictor, classes or scores are left out where the signature doesn't have them.
 
         Args:
           examples: Each a `tf.train.Example`, or a dict {feature: value or list of values} of int,
@@ -162,7 +162,7 @@ class RemotePredictor:
             return {'outputs': array[:, np.newaxis] if rank == 2 else array}
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Ends the connection that gRPC keeps."""
         self._server.close()
 
     def __enter__(self) -> RemotePredictor:
@@ -189,7 +189,7 @@ class _Server:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Makes one error of all that come of reading what a server sent."""
+        """Raises a RemoteError, 'bad answer', for what goes wrong in reading what a server sent."""
         try:
             yield
         except (*_MALFORMED, json_format.Error, message.Error) as error:
@@ -417,6 +417,8 @@ def _from_proto(proto: Any, feed: Feed) -> Any:
 
 def _from_json(value: Any, feed: Feed) -> Any:
     array, dtype = np.asarray(value, object), np.dtype(feed.tensor.dtype.as_numpy_dtype)
+    if array.size == 0 and feed.tensor.shape.rank:  # [] doesn't tell the dimensions within it
+        array = array.reshape([*array.shape, *(n or 0 for n in feed.tensor.shape[array.ndim :])])
     if dtype.kind == 'O':
         return feed.check(np.vectorize(_text, otypes=[object])(array))
     types: dict[str, set[type]] = {'b': {bool}, 'f': {int, float}}

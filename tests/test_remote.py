@@ -420,6 +420,12 @@ def test_bad_values_over_rest(dtype):
             failure('bad answer', predict_fn, {'x': [[3]]})
 
 
+def test_an_empty_answer_over_rest():
+    y = {'dtype': 'DT_FLOAT', 'tensor_shape': {'dim': [{'size': -1}, {'size': 3}]}}
+    with answering('rest', {'y': y}, predict=b'{"outputs": []}') as predict_fn:
+        assert_same(predict_fn({'x': [[3]]})['y'], np.zeros([0, 3], np.float32))
+
+
 BAD_METADATA = {
     'grpc': [
         b'\xff',
