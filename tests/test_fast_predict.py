@@ -307,7 +307,6 @@ ROWS = np.float32([[1, 2], [3, 4], [5, 6]])
     [
         (SPEC, ROWS[:0], tf.negative),
         (SPEC, ROWS, lambda f: tf.reduce_sum(f, 0)),
-        (tf.TensorSpec([3, 2], tf.float32), ROWS, tf.negative),
         ((SPEC, tf.TensorSpec([], tf.float32)), (ROWS, np.float32(9)), lambda f: f[0] * f[1]),
     ],
 )
